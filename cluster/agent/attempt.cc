@@ -53,6 +53,24 @@ Status own_folder(const std::string& path, const AgentPlaces& places) {
   return {};
 }
 
+// Which GPU, or which processors, the ranks of this node compute on. Where another agent starts
+// ranks on this machine the system is left to share out the processors.
+void place_ranks(const AgentPlaces& places, const std::string& node, proto::LaunchRecord& record) {
+  const auto own = std::find_if(record.nodes().begin(), record.nodes().end(),
+                                [&](const proto::LaunchNode& each) { return each.name() == node; });
+  const int slots = own == record.nodes().end() ? 0 : own->slots();
+  const bool pinned = places.agents.alone();
+  for (proto::LaunchRank& rank : *record.mutable_ranks()) {
+    if (rank.node() != node) continue;
+    if (!places.rank_gpus.empty()) {
+      rank.set_gpu(places.rank_gpus[static_cast<size_t>(rank.slot()) % places.rank_gpus.size()]);
+    }
+    if (!pinned) continue;
+    const auto cpus = processors_of_slot(places.processors, slots, rank.slot(), rank.threads());
+    rank.mutable_cpus()->Add(cpus.begin(), cpus.end());
+  }
+}
+
 }  // namespace
 
 std::string key_of(const proto::AttemptRef& ref) {
@@ -77,10 +95,7 @@ Result<proto::AttemptNote> Attempt::make_note(const AttemptWorld& world, const s
   record.set_worker(places.worker);
   record.set_library_path(places.library_path);
   record.set_agent(places.agent);
-  for (proto::LaunchRank& rank : *record.mutable_ranks()) {
-    if (places.rank_gpus.empty() || rank.node() != node) continue;
-    rank.set_gpu(places.rank_gpus[static_cast<size_t>(rank.slot()) % places.rank_gpus.size()]);
-  }
+  place_ranks(places, node, record);
   *record.mutable_mpi() = world.options.mpi;
   const Status status = open_mpi::check(record);
   *note.mutable_record() = std::move(record);

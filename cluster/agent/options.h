@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/agent/processors.h"
 #include "cluster/process/process.h"
 #include "proto/launch.pb.h"
 #include "proto/node.pb.h"
@@ -48,6 +49,8 @@ struct AgentPlaces {
   std::vector<std::string> gpus;       // their ids; slots take turns
   std::vector<std::string> rank_gpus;  // which ranks are told of each: itself, in MIG mode none
   std::string library_path;            // where its libraries are beside the usual folders
+  std::vector<Processor> processors;   // for ranks that compute on them
+  AgentsOfMachine agents;
 };
 
 // weft-worker-cuda where that is wanted and the folder has it, else weft-worker.

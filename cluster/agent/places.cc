@@ -199,12 +199,14 @@ Result<AgentPlaces> make_places(const AgentOptions& options) {
       return fail(Code::kPermissionDenied, "cannot give " + folder + " to " + options.user);
     }
   }
+  WEFT_ASSIGN_OR_RETURN(places.agents, AgentsOfMachine::join(places.run));
   places.agent_socket = places.run + "/" + digest + "/agent";
   const std::string self = own_program();
   WEFT_ASSIGN_OR_RETURN(const std::string worker,
                         take_worker(options, fs::path(self).parent_path().string(), places));
   WEFT_ASSIGN_OR_RETURN(places.worker, reachable(worker, places, work));
   WEFT_ASSIGN_OR_RETURN(places.agent, reachable(self, places, work));
+  if (!places.on_gpus) places.processors = own_processors();
   return places;
 }
 

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "kernels/tensor/pinning.h"
 #include "kernels/tensor/thread_pool.h"
 #include "worker/parallel/pending.h"
 #include "worker/parallel/refusals.h"
@@ -76,6 +77,7 @@ void CommunicationThread::wait_idle() {
 
 void CommunicationThread::run() {
   ::pthread_setname_np(::pthread_self(), "communication");
+  run_anywhere();
   flush_denormals();
   std::unique_lock lock(mutex_);
   while (true) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cluster/process/frame_io.h"
+#include "kernels/tensor/pinning.h"
 #include "worker/parallel/pending.h"
 #include "worker/parallel/refusals.h"
 
@@ -178,6 +179,7 @@ Result<std::string> AgentLink::get_chunk(const std::string& hash) {
 }
 
 void AgentLink::connect_and_read() {
+  run_anywhere();
   while (true) {
     const int fd = connect_unix(path_);
     if (fd >= 0 && write_all(fd, greeting_)) {
@@ -366,6 +368,7 @@ void AgentLink::fail(const Status& failure) {
 }
 
 void AgentLink::write_frames() {
+  run_anywhere();
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     Next next;

@@ -1,7 +1,5 @@
 #include "kernels/tensor/thread_pool.h"
 
-#include <pthread.h>
-#include <sched.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/tensor/pinning.h"
 #include "proto/base/check.h"
 
 namespace weft {
@@ -19,14 +18,6 @@ namespace {
 constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
 
 thread_local bool inside_parallel = false;
-
-void pin_to(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<size_t>(cpu), &set);
-  // A processor that is not ours to use is no error: the thread stays where the system puts it.
-  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
-}
 
 }  // namespace
 

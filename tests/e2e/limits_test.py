@@ -209,6 +209,41 @@ class Surroundings(unittest.TestCase):
             wait(3, 10**9)
             self.assertEqual(len(cluster.pids("weft-agent")), 3)
 
+    def processors(self, cluster, nodes):
+        """By rank of a job of two: those that each of its threads may run on, by the thread's name."""
+        texts = cluster.folder / "texts"
+        texts.mkdir(exist_ok=True)
+        (texts / "a.txt").write_text("who runs where\n" * 400)
+        job = cluster.submit(JOB.replace("texts/", f"{texts}/").replace("steps: 400", "steps: 100000")
+                             .replace("every_steps: 100", "every_steps: 0").replace("tensor: 2", "data: 2")
+                             .replace("nodes: 2}", f"nodes: {nodes}}}"))
+        ranks = cluster.wait_step(job, 3)["ranks"]
+        found = []
+        for rank in sorted(ranks, key=lambda each: each["rank"]):
+            threads = {}
+            for thread in Path(f"/proc/{rank['pid']}/task").iterdir():
+                threads[(thread / "comm").read_text().strip()] = os.sched_getaffinity(int(thread.name))
+            found.append((os.sched_getaffinity(rank["pid"]), threads))
+        cluster.weft("cancel", job)
+        cluster.wait(job, "cancelled")
+        return found
+
+    def test_ranks_are_pinned_where_one_agent_has_the_machine(self):
+        ours = os.sched_getaffinity(0)
+        agents = subprocess.run(["pgrep", "-c", "-x", "weft-agent"], capture_output=True, text=True)
+        if len(ours) < 2 or int(agents.stdout) > 0:
+            self.skipTest("one processor, or another agent of this machine")
+        with Cluster(nodes=1, slots=2) as cluster:
+            ranks = self.processors(cluster, nodes=1)
+            self.assertEqual([len(own) for own, _ in ranks], [1, 1])
+            self.assertEqual(len(ranks[0][0] | ranks[1][0]), 2)
+            for _, threads in ranks:  # what sends and receives is wherever there is room
+                self.assertEqual(threads["agent reader"], ours)
+                self.assertEqual(threads["communication"], ours)
+            cluster.weft("up", "--nodes", 2)
+            for own, _ in self.processors(cluster, nodes=2):
+                self.assertEqual(own, ours)
+
     def test_missing_things_are_named(self):
         cluster = Cluster(nodes=1, slots=1)
         absent = cluster.weft("submit", "-f", "absent.yaml", check=False)

@@ -1,6 +1,7 @@
 #include "kernels/tensor/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <atomic>
@@ -13,6 +14,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "kernels/tensor/pinning.h"
 
 namespace weft {
 namespace {
@@ -96,6 +99,44 @@ TEST(ThreadPool, EveryThreadFlushesDenormals) {
   });
   EXPECT_EQ(threads.load(), 3);
   EXPECT_EQ(kept.load(), 0);
+}
+
+std::set<int> allowed() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof set, &set);
+  std::set<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(static_cast<size_t>(cpu), &set)) cpus.insert(cpu);
+  }
+  return cpus;
+}
+
+// Each thread of the pool is on the processor that it was given; one that its owner starts later is
+// on that of its owner, until it asks to be anywhere.
+TEST(ThreadPool, ThreadsArePinnedAndOthersMayRunAnywhere) {
+  const std::set<int> before = allowed();
+  const std::vector<int> cpus = {*before.rbegin(), *before.begin()};
+  std::set<int> begun, freed;
+  std::thread([&] {  // whose pin ends with it
+    ThreadPool pool(2, cpus);
+    std::mutex mutex;
+    std::multiset<std::set<int>> found;
+    pool.parallel_for(2, 1, [&](int64_t, int64_t) {
+      const std::lock_guard lock(mutex);
+      found.insert(allowed());
+    });
+    EXPECT_EQ(found, (std::multiset<std::set<int>>{{cpus[0]}, {cpus[1]}}));
+    std::thread([&] {
+      begun = allowed();
+      run_anywhere();
+      freed = allowed();
+    }).join();
+  })
+      .join();
+  EXPECT_EQ(begun, std::set<int>{cpus[0]});
+  EXPECT_EQ(freed, before);
+  EXPECT_EQ(allowed(), before);
 }
 
 TEST(ThreadPool, OneThatIsRefusedAStackIsAnError) {

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/update.h"
+#include "kernels/tensor/pinning.h"
 #include "kernels/tensor/stream.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/activity.h"
@@ -239,6 +240,7 @@ float* Writer::copy(const StateTensor& tensor, float* to) {
 }
 
 void Writer::run(int thread) {
+  run_anywhere();
   const auto lane = static_cast<Lane>(static_cast<int>(Lane::kStorage) + thread);
   while (true) {
     const size_t index = next_.fetch_add(1);
