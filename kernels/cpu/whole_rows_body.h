@@ -187,6 +187,10 @@ inline T zero_or_nan(const S* x, int64_t n) {
 inline void fetch_line(const void* line) {
   asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(line)));
 }
+// The same in the first one.
+inline void fetch_nearest(const void* line) {
+  asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(line)));
+}
 // A group of the next row, while this one is computed.
 template <typename S>
 inline void fetch_group(const S* x) {

@@ -22,6 +22,10 @@ constexpr size_t kSmallMax = size_t{64} << 10;    // requests up to this share s
 constexpr size_t kSegmentUnit = size_t{2} << 20;  // a huge page
 constexpr size_t kSegmentGrowthMax = size_t{64} << 20;
 constexpr size_t kOthersMin = size_t{32} << 20;
+// Large blocks of whole pages are followed by so much more: what a loop reads and writes of
+// neighbours would else lie at the same place of pages, where the processor takes a load to wait
+// for a store before it, and at the same sets of caches.
+constexpr size_t kApartMin = size_t{1} << 20, kPage = 4096, kApart = 1088;
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -195,7 +199,10 @@ class CachingAllocator final : public CachingMemory {
 
   FreeList& free_list(bool small) { return free_[small ? 1 : 0]; }
 
-  size_t rounded(size_t bytes) const { return round_up(std::max<size_t>(bytes, 1), alignment_); }
+  size_t rounded(size_t bytes) const {
+    const size_t whole = round_up(std::max<size_t>(bytes, 1), alignment_);
+    return extends_ && whole >= kApartMin && whole % kPage == 0 ? whole + kApart : whole;
+  }
 
   // The block, which is in no list any more, as one of `bytes` that were asked for.
   void* use(Block* block, size_t bytes) {
