@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -222,12 +223,30 @@ void for_each_tile(Context& cx, const RelativeSizes& e, const RelativeInputs& in
   });
 }
 
-// Outputs, of each row: d_q, d_r, d_v, d_s, d_g. Inputs: the forward pass's and d_scores.
+// From the inputs of RelativeScores, but u, which is not theirs.
+RelativeTerms terms_of(std::span<const Tensor> inputs, bool placed) {
+  RelativeTerms terms;
+  terms.distances = inputs[1];
+  terms.position = inputs[2];
+  if (inputs.size() > 4) {
+    terms.segment = inputs[3];
+    terms.segments = inputs[4];
+    terms.query_segment = inputs[5];
+    terms.key_segment = inputs[6];
+  }
+  if (placed) terms.places = inputs.back();
+  return terms;
+}
+
+// Outputs, of each row: d_q, d_r, d_v, d_s, d_g; where there are no segments the last two are of no
+// use. Inputs: the forward pass's and d_scores.
 class RelativeGradients final : public Kernel {
  public:
   RelativeGradients(const RelativeSizes& sizes, double scale) : e_(sizes), scale_(scale) {}
   std::string_view name() const override { return "relative_gradients"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    for (const Tensor& output : outputs) output.fill(0);
+    if (inputs.back().elements() == 0) return;
     const RelativeInputs in(cx, inputs.first(inputs.size() - 1), e_);
     const Tensor d_scores = as_contiguous(cx.pool, inputs.back());
     dispatch_floating(d_scores.dtype(), [&]<typename T>() {
@@ -240,6 +259,12 @@ class RelativeGradients final : public Kernel {
                         part(3, at, 1), part(4, at, 2)});
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const std::span forwards = inputs.first(inputs.size() - 1);
+    cuda::backend(cx).relative_scores_backward(
+        inputs[0], terms_of(forwards, e_.placed), scale_, cx.repeats(), inputs.back(),
+        {outputs[0], outputs[1], outputs[2], outputs[3], outputs[4]});
   }
 
  private:
@@ -295,6 +320,7 @@ class RelativeScores final : public Op {
   RelativeScores(double scale, int64_t keys, bool placed, int blocks)
       : scale_(scale), keys_(keys), placed_(placed), blocks_(blocks) {}
   std::string_view name() const override { return "relative_scores"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &q = inputs[0], &r = inputs[1];
     const int64_t rows = q.dim(0), heads = q.dim(1), queries = q.dim(2), width = q.dim(3);
@@ -324,6 +350,10 @@ class RelativeScores final : public Op {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).relative_scores(inputs[0], terms_of(inputs, placed_), scale_, cx.repeats(),
+                                      outputs[0]);
+  }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     return {inputs.begin(), inputs.end()};
   }
@@ -331,16 +361,16 @@ class RelativeScores final : public Op {
                           std::span<const Tensor> output_grads) override {
     const Tensor &q = saved[0], &r = saved[1];
     const RelativeSizes e = sizes_of(saved);
-    const auto zeros = [&](int64_t vectors) {
-      return Tensor::zeros(cx.allocator, {e.rows, e.heads, vectors, e.features}, q.dtype());
+    const auto of_rows = [&](int64_t vectors, DType dtype) {
+      return Tensor::empty(cx.allocator, {e.rows, e.heads, vectors, e.features}, dtype);
     };
-    std::array grads{zeros(e.queries), zeros(r.dim(2)), zeros(1), zeros(1), zeros(2)};
-    if (output_grads[0].elements() > 0) {
-      std::vector<Tensor> inputs(saved.begin(), saved.end());
-      inputs.push_back(output_grads[0]);
-      RelativeGradients kernel(e, scale_);
-      run_kernel(cx, kernel, inputs, grads);
-    }
+    const DType sums = sum_dtype(q.dtype());
+    std::array grads{of_rows(e.queries, q.dtype()), of_rows(r.dim(2), sums), of_rows(1, sums),
+                     of_rows(1, sums), of_rows(2, sums)};
+    std::vector<Tensor> inputs(saved.begin(), saved.end());
+    inputs.push_back(output_grads[0]);
+    RelativeGradients kernel(e, scale_);
+    run_kernel(cx, kernel, inputs, grads);
     const auto vector = [&](const Tensor& by_row) {
       return ops::reshape(cx, over_rows(cx, by_row, blocks_), {e.heads, e.features});
     };

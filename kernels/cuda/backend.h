@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/relative.h"
 #include "kernels/autograd/context.h"
 #include "kernels/cpu/convolution.h"
 #include "kernels/cpu/singles.h"
@@ -276,6 +277,18 @@ class Backend : public Stream {
                                  const Tensor& dv_by_row) = 0;
   virtual void prefix_product(const Tensor& q, const Tensor& k, const Tensor& v, bool reversed,
                               const Tensor& y) = 0;
+  // What scores have by distance and segment, contiguous. With Repeats::kTopology the bits do not
+  // depend on how many rows and heads there are.
+  virtual void relative_scores(const Tensor& q, const attention::RelativeTerms& terms, double scale,
+                               Repeats repeats, const Tensor& scores) = 0;
+  // Contiguous; but for q's in fp32, by row and head: [B, N, R, D], [B, N, 1, D], and with
+  // segments [B, N, 1, D] and [B, N, 2, D], which are left as they are without.
+  struct RelativeGradients {
+    Tensor q, distances, position, segment, segments;
+  };
+  virtual void relative_scores_backward(const Tensor& q, const attention::RelativeTerms& terms,
+                                        double scale, Repeats repeats, const Tensor& dscores,
+                                        const RelativeGradients& gradients) = 0;
   virtual void draw(const Tensor& scores, RandomKey key, const ops::GlobalIndex& where,
                     const Tensor& index) = 0;
   virtual void rows_of_index(const Tensor& index, int64_t extent, const Tensor& out) = 0;

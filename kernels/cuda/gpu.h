@@ -213,6 +213,11 @@ class Gpu final : public Backend {
                          const Tensor& dq, const Tensor& dk, const Tensor& dv_by_row) override;
   void prefix_product(const Tensor& q, const Tensor& k, const Tensor& v, bool reversed,
                       const Tensor& y) override;
+  void relative_scores(const Tensor& q, const attention::RelativeTerms& terms, double scale,
+                       Repeats repeats, const Tensor& scores) override;
+  void relative_scores_backward(const Tensor& q, const attention::RelativeTerms& terms,
+                                double scale, Repeats repeats, const Tensor& dscores,
+                                const RelativeGradients& gradients) override;
   void draw(const Tensor& scores, RandomKey key, const ops::GlobalIndex& where,
             const Tensor& index) override;
   void rows_of_index(const Tensor& index, int64_t extent, const Tensor& out) override;
@@ -229,6 +234,8 @@ class Gpu final : public Backend {
   void adamw(std::span<const AdamWUpdate> updates) override;
 
  private:
+  class Relative;  // gpu_relative.cc
+
   Tensor scratch(Shape shape, DType dtype = DType::kF32) const;
   Tensor contiguous(const Tensor& x);  // x itself where it is
   Tensor weights(const Tensor& x);     // the same, and in fp32 where x is of a half type

@@ -468,6 +468,43 @@ template <typename T>
 void compared_backward(const ComparedShape& shape, const T* q, const T* k, const T* v,
                        const T* dscores, T* dq, T* dk, float* dv_by_query, cudaStream_t stream);
 
+// ---- relative.cu: what scores have by distance and segment (attention/relative.h). Products and
+// what else is of pairs begins with the first of them; other arrays are of all rows and heads.
+struct RelativePairs {
+  int64_t first, count;  // of pairs of a row and a head, in row-major order
+  int64_t heads, queries, keys, features;
+  // Columns of what is by distance, as many as there are distances or more, and features of
+  // products.
+  int64_t width, product_features;
+  const int64_t* places;  // [rows, queries]; null: the queries are the last of the keys' tokens
+  float scale;
+};
+template <typename T>
+struct RelativeSegments {
+  const T *q, *bias;                    // [rows, heads, queries, features], s [heads, features]
+  const T* vectors;                     // g [2, heads, features]; null: there are no segments
+  const int64_t *of_queries, *of_keys;  // [rows, queries], [rows, keys]
+};
+// scores [rows, heads, queries, keys] of products (q + v) r [pairs, queries, width]. Queries that
+// stand nowhere have NaN.
+template <typename T>
+void relative_scores(const RelativePairs& pairs, const RelativeSegments<T>& segments,
+                     const float* products, T* scores, cudaStream_t stream);
+// dscores by distance [pairs, queries, width], zeros elsewhere; and with segments its sums over
+// the keys of one (0) and of other segments (1), [pairs, queries, 2].
+template <typename T>
+void relative_by_distance(const RelativePairs& pairs, const RelativeSegments<T>& segments,
+                          const T* dscores, T* by_distance, float* sums, cudaStream_t stream);
+// Gradients of v and, with segments, s [rows, heads, features] and g [rows, heads, 2, features].
+struct RelativeVectors {
+  float *position, *segment, *segments;
+};
+// From the products [pairs, queries, product_features] of what is by distance with r.
+template <typename T>
+void relative_queries(const RelativePairs& pairs, const RelativeSegments<T>& segments,
+                      const float* products, const float* sums, T* dq, const RelativeVectors& out,
+                      cudaStream_t stream);
+
 // ---- draw.cu: index[row] of scores [rows, keys] as attention::draw; the number drawn by is that
 // of `first` and where the row lies on the walk. -1: all scores are -infinity.
 template <typename T>

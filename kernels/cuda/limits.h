@@ -21,6 +21,10 @@ constexpr int64_t kColumnsMax = int64_t{1} << 26;
 constexpr int64_t kLogitBytesMax = int64_t{1} << 30;
 constexpr int64_t kLogitColumns = 64;
 constexpr size_t kKeptRowBytes = size_t{112} << 10;
+// Bytes of scores by distance that are there at once, about (worker/admission/memory.cc counts
+// them): in tiles of 128 x 128 floats four for each multiprocessor of an H200, and no more than
+// its L2 cache holds until they are in their places.
+constexpr int64_t kRelativeBytesMax = int64_t{32} << 20;
 constexpr int64_t kDistanceBlocks = 512;   // that sum up attention's gradients by distance, about
 constexpr int64_t kCacheBytes = 24 << 20;  // of the L2 cache, for what several blocks read
 

@@ -542,6 +542,7 @@ const std::vector<Case>& cases() {
                                      {"channel_norm", check_channel_norm},
                                      {"ctc", check_ctc},
                                      {"compared", check_compared},
+                                     {"relative", check_relative},
                                      {"draw", check_draw},
                                      {"attention_plain", check_attention_plain},
                                      {"attention_widths", check_attention_widths},

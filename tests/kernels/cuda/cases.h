@@ -93,6 +93,9 @@ struct TypedKernels {
   decltype(&cuda::channel_gradient<T>) channel_gradient = &cuda::channel_gradient<T>;
   decltype(&cuda::compared<T>) compared = &cuda::compared<T>;
   decltype(&cuda::compared_backward<T>) compared_backward = &cuda::compared_backward<T>;
+  decltype(&cuda::relative_scores<T>) relative_scores = &cuda::relative_scores<T>;
+  decltype(&cuda::relative_by_distance<T>) relative_by_distance = &cuda::relative_by_distance<T>;
+  decltype(&cuda::relative_queries<T>) relative_queries = &cuda::relative_queries<T>;
   decltype(&cuda::draw<T>) draw = &cuda::draw<T>;
   decltype(&cuda::ctc<T>) ctc = &cuda::ctc<T>;
   decltype(&cuda::ctc_backward<T>) ctc_backward = &cuda::ctc_backward<T>;
@@ -178,6 +181,8 @@ std::string check_channel_norm(const KernelSet& set);
 std::string check_ctc(const KernelSet& set);
 std::string check_compared(const KernelSet& set);
 std::string check_draw(const KernelSet& set);
+// The case of cases_relative.cc.
+std::string check_relative(const KernelSet& set);
 // The cases of cases_attention.cc.
 std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);

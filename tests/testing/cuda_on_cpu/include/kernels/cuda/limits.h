@@ -13,6 +13,7 @@ constexpr int64_t kColumnsMax = 2048;
 constexpr int64_t kLogitBytesMax = 2048;
 constexpr int64_t kLogitColumns = 16;
 constexpr size_t kKeptRowBytes = 512;
+constexpr int64_t kRelativeBytesMax = 8192;
 constexpr int64_t kDistanceBlocks = 4;
 constexpr int64_t kCacheBytes = 100000;
 
