@@ -9,11 +9,13 @@
 namespace weft {
 namespace {
 
-std::array<Tensor*, 10> tensors_of(TaskBatch& batch) {
+std::array<Tensor*, 15> tensors_of(TaskBatch& batch) {
   TokenBatch& tokens = batch.tokens;
-  return {&tokens.ids,       &tokens.positions, &tokens.token_types, &tokens.key_valid,
-          &tokens.documents, &tokens.patches,   &batch.labels,       &batch.pooled,
-          &batch.counted,    &batch.device_seed};
+  Predictions& asked = tokens.predictions;
+  return {&tokens.ids,        &tokens.positions,  &tokens.token_types, &tokens.key_valid,
+          &tokens.documents,  &tokens.patches,    &batch.labels,       &batch.pooled,
+          &batch.counted,     &batch.device_seed, &asked.places,       &asked.marks,
+          &asked.query_order, &asked.key_order,   &asked.together};
 }
 
 // What has to be the same for a pass to queue the same work.
@@ -24,6 +26,7 @@ std::vector<int64_t> key_of(int64_t task, TaskBatch& batch) {
                               tokens.own_tokens,
                               tokens.rows,
                               tokens.first_row,
+                              tokens.predictions.count,
                               static_cast<int64_t>(tokens.training),
                               static_cast<int64_t>(tokens.recompute),
                               static_cast<int64_t>(tokens.random.stream)};

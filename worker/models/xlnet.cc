@@ -17,6 +17,8 @@
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/movement.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/reductions.h"
+#include "kernels/ops/rotary.h"
 #include "worker/models/families.h"
 #include "worker/models/transformer_trunk.h"
 #include "worker/models/xlnet_config.h"
@@ -35,7 +37,8 @@ class XlnetTrunk final : public TransformerTrunk {
   XlnetTrunk(Rank& rank, std::shared_ptr<const xlnet::Config> config,
              std::span<const ParameterInfo> plan)
       : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, xlnet::kFirstBlock),
-        config_(std::move(config)) {}
+        config_(std::move(config)),
+        rates_(rates(rank, config_->hidden / 2)) {}
 
   Tensor forward(Context& cx, const TokenBatch& batch) override {
     const Tensor x = TransformerTrunk::forward(cx, batch);
@@ -66,29 +69,35 @@ class XlnetTrunk final : public TransformerTrunk {
                     ops::embedding(cx, parallel::own_numbers(cx, pass.axis, asked.marks), mask));
   }
 
+  static Tensor rates(const Rank& rank, int64_t count) {
+    std::vector<double> values;
+    for (int64_t i = 0; i < count; ++i) {
+      values.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(count)));
+    }
+    return Tensor::from<double>(*rank.allocator, {count}, values);
+  }
+
   // Of a key T - 1 tokens before a query to one as far behind it, [1, 2 T - 1, H], T the row's
   // tokens; with dropout of each row, [B, 2 T - 1, H]. With blocks those of what this rank has
-  // between blocks.
+  // between blocks. Made of what is on the device: a pass that waits for values of the host's
+  // cannot be recorded.
   Tensor distances(Context& cx, const TransformerPass& pass, DType dtype) const {
     const TokenBatch& batch = pass.batch;
-    const int64_t hidden = config_->hidden, half = hidden / 2, most = config_->distance_max;
+    const int64_t hidden = config_->hidden, most = config_->distance_max;
     const int64_t tokens = batch.row_tokens(), count = std::max<int64_t>(0, 2 * tokens - 1);
-    std::vector<double> rates, values(static_cast<size_t>(count * hidden));
-    for (int64_t j = 0; j < half; ++j) {
-      rates.push_back(std::pow(10000.0, -2 * static_cast<double>(j) / static_cast<double>(hidden)));
+    const DType wide = attention::sum_dtype(dtype);
+    const auto numbers = [&](int64_t each) {
+      return Tensor::full(cx.allocator, {count}, static_cast<double>(each), wide);
+    };
+    // tokens - 1, ..., 1 - tokens
+    Tensor behind = ops::add(cx, numbers(tokens), ops::cumulative_sum(cx, numbers(-1), 0));
+    if (most > 0) {
+      behind = ops::clamp(cx, behind, -static_cast<double>(most), static_cast<double>(most));
     }
-    for (int64_t i = 0; i < count; ++i) {
-      int64_t distance = tokens - 1 - i;
-      if (most > 0) distance = std::clamp(distance, -most, most);
-      for (int64_t j = 0; j < half; ++j) {
-        const double angle = static_cast<double>(distance) * rates[static_cast<size_t>(j)];
-        double* const at = values.data() + i * hidden + j;
-        at[0] = std::sin(angle);
-        at[half] = std::cos(angle);
-      }
-    }
-    const Tensor all =
-        ops::cast(cx, Tensor::from<double>(*rank().allocator, {1, count, hidden}, values), dtype);
+    const ops::Angles angles =
+        ops::rotary_angles(cx, ops::cast(cx, behind, DType::kI64), rates_, wide);
+    const Tensor waves = ops::concat(cx, std::array{angles.sin, angles.cos}, 1);
+    const Tensor all = ops::cast(cx, ops::reshape(cx, waves, {1, count, hidden}), dtype);
     const bool drops = batch.training && config_->dropout > 0, in_blocks = pass.axis.blocks > 0;
     if (!drops && !in_blocks) return all;
     const Part own = own_groups(pass, drops);
@@ -204,6 +213,7 @@ class XlnetTrunk final : public TransformerTrunk {
   }
 
   const std::shared_ptr<const xlnet::Config> config_;
+  const Tensor rates_;  // of the waves that distances are told by, float64 [H / 2]
 };
 
 class XlnetFamily final : public ModelFamily {

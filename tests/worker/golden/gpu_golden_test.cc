@@ -82,5 +82,31 @@ TEST(GpuGolden, GroupedQueriesCutBetweenFour) {
   expect_within(run(read("llama-gqa", 1), {.tensor = 4}, DType::kF32));
 }
 
+// Scores with terms by distance and segment, of all queries at their tokens' places, and of what is
+// predicted behind them.
+class GpuGoldenRelative : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(GpuGoldenRelative, IsWithinTheAim) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kSeeded, 11});
+  expect_within(run(read(GetParam(), 2), {}, DType::kF32));
+}
+
+TEST_P(GpuGoldenRelative, IsWithinTheAimInBf16) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kReverse});
+  expect_within(run(read(GetParam(), 1), {}, DType::kBF16));
+}
+
+TEST_P(GpuGoldenRelative, IsWithinTheAimCutBetweenTwo) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read(GetParam(), 1), {.tensor = 2}, DType::kF32));
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, GpuGoldenRelative,
+                         ::testing::Values("xlnet-sequence", "xlnet-permutation"),
+                         [](const auto& param) {
+                           const std::string name = param.param;
+                           return name.substr(name.find('-') + 1);
+                         });
+
 }  // namespace
 }  // namespace weft::golden

@@ -40,6 +40,19 @@ class GpuTopology : public Trainer {
       "{family: qwen3, config: {num_hidden_layers: 1, num_attention_heads: 12, "
       "num_key_value_heads: 3, hidden_size: 24, head_dim: 4, intermediate_size: 36, "
       "max_position_embeddings: 8, vocab_size: 262, attention_dropout: 0.1}}";
+  // Blocks are of whole rows; dropout of distances is by row.
+  static constexpr const char* kRelative =
+      "{family: xlnet, config: {n_layer: 1, n_head: 4, d_model: 24, d_inner: 36, vocab_size: 1000, "
+      "pad_token_id: 996, dropout: DROPOUT}}";
+  static std::string relative_job(const std::string& dropout, const std::string& settings) {
+    std::string text =
+        job("topology, reproducible_blocks: 4", settings, kClasses, "pretrain", kRelative);
+    for (const auto& [from, to] : {std::pair{"DROPOUT", dropout.c_str()},
+                                   {"{type: byte}", "{type: tokenizer_json, from: obj-typed}"}}) {
+      text.replace(text.find(from), std::string_view(from).size(), to);
+    }
+    return text;
+  }
   static std::string job(const std::string& reproducible, const std::string& settings,
                          const std::string& tasks = kLm, const std::string& kind = "pretrain",
                          const std::string& model = kGpt2) {
@@ -126,6 +139,16 @@ TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWhereTheTensorAxisCutsGroupsOfHeads) {
   for (const char* settings : {"batch_size: 1", "batch_size: 1, precision: bf16"}) {
     expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", kCutKeys),
                        {{1, 1, 2}, {1, 2, 2}, {1, 1, 4}});
+  }
+}
+
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithTermsByDistance) {
+  write_typed_tokenizer(WEFT_SOURCE_DIR);
+  for (const char* dropout : {"0", "0.1"}) {
+    for (const char* settings : {"batch_size: 4", "batch_size: 4, precision: bf16"}) {
+      expect_bits_of_one(relative_job(dropout, settings),
+                         {{2, 1, 1}, {1, 2, 1}, {1, 1, 2}, {2, 1, 2}, {1, 1, 4}});
+    }
   }
 }
 
