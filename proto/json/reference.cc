@@ -70,7 +70,7 @@ constexpr std::string_view kRules = R"(## Rules across keys
   uploaded object at the start; a recording that its decoder finds broken behind its header is an
   error where it is used. What is longer than the model hears is cut ([models](models.md)).
 - xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice`,
-  `embedding` and `permutation_lm`. It refuses `adapter`, `resources.device: gpu` and, but with
+  `embedding` and `permutation_lm`. It refuses `adapter` and, but with
   `training.reproducible: topology`, `parallel.sequence` above 1; a `permutation_lm` refuses
   `topology`.
 - `image_classification` is for vit, and stands beside no task of texts. It needs the format images,

@@ -392,7 +392,6 @@ Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedMode
   if (model.config != nullptr) {
     if (permuted_tokens(spec) > 0) model.config = model.family->with_predictions(model.config);
     WEFT_RETURN_IF_ERROR(check_relative(spec, *model.config));
-    if (model.config->relative) spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_CPU);
   }
   if (model.config != nullptr && spec.has_adapter()) {
     WEFT_ASSIGN_OR_RETURN(const Adapter adapter,

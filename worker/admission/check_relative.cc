@@ -22,10 +22,6 @@ Status check_relative(const proto::JobSpec& spec, const ModelConfig& config) {
                            "must be mesh or none for permutation_lm, whose predictions are not cut "
                            "into blocks");
   }
-  if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
-    return Status::invalid("resources.device", "gpu",
-                           "must be cpu" + with + ", which runs on CPUs only");
-  }
   return {};
 }
 

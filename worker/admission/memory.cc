@@ -101,6 +101,13 @@ int64_t cudnn_workspace(const Sizes& s) {
                   s.unordered_by_cudnn ? within(kSingle * s.tokens * s.features + dots) : 0);
 }
 
+// On a GPU at work for a block's attention, beyond what it is on a CPU. The gradient of scores with
+// terms by distance is there in one precision alone.
+int64_t gpu_workspace(const Sizes& s) {
+  if (!s.relative) return cudnn_workspace(s);
+  return s.gpu_relatives + s.element * s.scores - relative_gradients(s);
+}
+
 int64_t loss_ends(const Sizes& s) {
   const int64_t whole = s.element * s.tokens * s.hidden;
   return (s.tensor > 1 ? 2 * whole : whole) + s.embedding();
@@ -179,7 +186,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
                        (m.table_leaves ? share(m.table, s.replicas) : 0);
   backward.activations = m.kept;
   backward.workspace = block_backward(s, 0);
-  backward.gpu_more = block_backward(s, cudnn_workspace(s)) - backward.workspace;
+  backward.gpu_more = block_backward(s, gpu_workspace(s)) - backward.workspace;
 
   // Two blocks further, or one where they leave in turn: gradients travel, and those of the MLP at
   // work wait for the rest of their bucket.

@@ -15,6 +15,8 @@ namespace {
 constexpr int64_t kBatchBytes = 8 * 4;  // a token's id, position, document and label
 // On a GPU, of logits: their bytes, and the unit of their columns (kernels/cuda/limits.h).
 constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
+// And of scores by distance.
+constexpr int64_t kGpuRelativeBytes = int64_t{32} << 20;
 // Of the attention that cuDNN may compute (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWidthMin = 64, kCudnnTokensMin = 512, kCudnnUnorderedTokensMin = 1024;
 
@@ -123,6 +125,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   relative = config.relative;
   const int64_t groups = config.relative_by_row ? whole_rows : in_blocks ? blocks / replicas : 1;
   relatives = relative ? groups * (2 * stack.length - 1) : 0;
+  gpu_relatives = relative ? relatives_on_gpu(whole_rows * heads, config.head_features, stack) : 0;
   const int64_t width = config.head_features;
   const bool some_whole = config.attention.window_left < 0 ||
                           (config.other_layers > 0 && config.other_attention.window_left < 0);
@@ -160,6 +163,15 @@ int64_t Sizes::attention() const {
 int64_t Sizes::of_relatives() const {
   if (!relative) return 0;
   return (fp16 ? kSingle : element) * scores + element * (tokens + relatives) * features;
+}
+
+// Queries with a vector of their head, each row's gradient of the distances, and of some pairs of a
+// row and a head scores by distance and products.
+int64_t Sizes::relatives_on_gpu(int64_t pairs, int64_t width, const StackShape& stack) const {
+  const int64_t queries = stack.queries(), of_pair = 2 * stack.length - 1;  // distances
+  const int64_t pair = kSingle * (queries * of_pair + (queries + of_pair) * width);
+  return pairs * width * (element * queries + kSingle * of_pair) +
+         std::max(pair, std::min(pairs * pair, kGpuRelativeBytes));
 }
 
 int64_t Sizes::source_attention() const {

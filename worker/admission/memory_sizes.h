@@ -45,6 +45,7 @@ struct Sizes {
   bool relative;          // these have terms by distance, which are kept,
   int64_t relatives;      // and vectors of so many distances are: of one row, or of all of them,
                           // or in topology-invariant training of each block
+  int64_t gpu_relatives;  // bytes that a GPU has for these beside the scores' gradient
   int64_t embedded;       // rows of a step that are told apart from each other; else 0
   int64_t blocks;         // of topology-invariant training; else 0
   int64_t key_terms;      // features of a token's terms of its key's gradient, if several; else 0
@@ -100,6 +101,8 @@ struct Sizes {
 
  private:
   static constexpr int64_t kBucketBytes = 8;
+  // (kernels/cuda/gpu_relative.cc)
+  int64_t relatives_on_gpu(int64_t pairs, int64_t width, const StackShape& stack) const;
   // Of topology-invariant training, among the ranks of a row.
   void share_heads(const ModelConfig& config);
 };

@@ -110,10 +110,28 @@ double keys_seen(const ModelConfig& config, const StackShape& stack) {
          layers * static_cast<double>(stack.source);
 }
 
+bool on_gpu(const proto::JobSpec& spec) {
+  return spec.resources().device() == proto::COMPUTE_DEVICE_GPU;
+}
+
 // Two forwards and five backwards, of the keys that a token sees; with terms by distance one and
-// two more, and two again for these terms' gradient.
-double attention_products(const ModelConfig& config, bool again) {
-  const double forwards = config.relative ? 3 : 2, backwards = config.relative ? 9 : 5;
+// two more, and two again for these terms' gradient. A GPU takes those of all distances, twice as
+// many as keys, and two more each for the scores' gradient and for fixed sums of the others.
+double attention_products(const ModelConfig& config, const proto::JobSpec& spec, bool again) {
+  double forwards = 2, backwards = 5;
+  if (config.relative) {
+    forwards += on_gpu(spec) ? 2 : 1;
+    backwards += on_gpu(spec) ? 8 : 4;
+  }
+  return forwards + backwards + (again ? forwards : 0);
+}
+
+// That a GPU moves of a score with terms by distance: forwards what is by distance, twice as much,
+// is written and half of it read, the score written and read; backwards it is read three times, its
+// gradient written and read twice, and by distance written and read twice.
+double relative_bytes(double element, bool again) {
+  constexpr double kSingle = 4;
+  const double forwards = 3 * kSingle + 2 * element, backwards = 12 * element;
   return forwards + backwards + (again ? forwards : 0);
 }
 
@@ -128,6 +146,16 @@ double share_of_tokens(const ModelConfig& config, const proto::ParallelSpec& mes
 // windows instead of one, of which no gradient is asked for.
 double of_windows(const ModelConfig& config, const proto::ParallelSpec& mesh) {
   return 2 * static_cast<double>(config.audio.values() * config.hidden) / mesh.tensor();
+}
+
+// Operations for logits of so many tokens, in so many rounds.
+double of_logits(const ModelConfig& config, const proto::JobSpec& spec, double predicted,
+                 int64_t rounds) {
+  const auto vocabulary = static_cast<double>(share(config.vocabulary, spec.parallel().tensor()));
+  const double logits = predicted / static_cast<double>(rounds) * vocabulary;
+  const bool frozen_table = config.adapter.rank > 0;
+  const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : frozen_table ? 4 : 6;
+  return times * predicted * static_cast<double>(config.hidden) * vocabulary;
 }
 
 // Of the rank with the largest shards, over a whole step.
@@ -170,13 +198,7 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   // Forwards, for the input's gradient, and for the weight's.
   work.products = 2 * tokens * (3 * matrices - frozen_matrices + repeated) +
                   2 * sources * (3 * encoder + encoder_repeated);
-  if (const double predicted = tokens * share_with_logits(spec); predicted > 0) {
-    const auto vocabulary = static_cast<double>(share(config.vocabulary, mesh.tensor()));
-    const double logits = predicted / static_cast<double>(rounds) * vocabulary;
-    const bool frozen_table = config.adapter.rank > 0;
-    const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : frozen_table ? 4 : 6;
-    work.products += times * predicted * hidden * vocabulary;
-  }
+  work.products += of_logits(config, spec, tokens * share_with_logits(spec), rounds);
   // Patches, of which no gradient is asked for.
   const double patch = static_cast<double>(config.image.values()) / mesh.tensor();
   work.products += (config.adapter.rank > 0 ? 2 : 4) * tokens * patch * hidden;
@@ -187,13 +209,17 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
                                                                         : 1));
   work.attention = (tokens * keys_seen(config, stack) +
                     sources * encoder_layers * mean_keys_seen(config.attention, stack.source)) *
-                   features * 2 * attention_products(config, again);
+                   features * 2 * attention_products(config, spec, again);
   // Elements a token and block.
   const double kept = 4 * hidden + 2 * (features + keys) + (config.gated ? 3 : 2) * inner;
   work.bytes = element * (tokens * layers + sources * encoder_layers) * kept * kActivationPasses *
                (full    ? 1.5
                 : again ? 1.2
                         : 1);
+  if (config.relative && on_gpu(spec)) {
+    work.bytes += tokens * keys_seen(config, stack) * features /
+                  static_cast<double>(config.head_features) * relative_bytes(element, again);
+  }
   const int replicas = mesh.data() * mesh.sequence();
   const int sharing = mesh.zero() > 0 ? replicas : 1;
   work.bytes += kUpdateBytes * trained / sharing;
@@ -252,8 +278,7 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
   const int64_t row = training.sequence_length() + permuted_tokens(spec);
   const int64_t own = row / mesh.sequence() / mesh.tensor();
   const bool fp16 = training.precision() == proto::PRECISION_FP16;
-  const bool on_gpu = spec.resources().device() == proto::COMPUTE_DEVICE_GPU;
-  if (mesh.tensor() == 1 || own < kCutTokensMin || (fp16 && !on_gpu)) return 0;
+  if (mesh.tensor() == 1 || own < kCutTokensMin || (fp16 && !on_gpu(spec))) return 0;
   const int64_t rows = share(training.batch_size(), mesh.data());
   const int64_t at_once = std::clamp<int64_t>(training.micro_batch_size(), 1, rows);
   const double tokens = static_cast<double>(at_once * own * mesh.tensor());
@@ -281,8 +306,8 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
 // Passes that a GPU has recorded wait for no values (worker/setup.cc), which all come before them.
 bool values_come_during_passes(const proto::JobSpec& spec) {
   const proto::ParallelSpec& mesh = spec.parallel();
-  const bool recorded = spec.resources().device() == proto::COMPUTE_DEVICE_GPU &&
-                        mesh.tensor() == 1 && mesh.sequence() == 1 && mesh.zero() < 3;
+  const bool recorded =
+      on_gpu(spec) && mesh.tensor() == 1 && mesh.sequence() == 1 && mesh.zero() < 3;
   return !recorded;
 }
 

@@ -18,14 +18,10 @@ TEST(CheckRelative, NamesWhatTermsByDistanceLack) {
   } all[] = {
       {"adapter", [](proto::JobSpec& spec) { spec.mutable_adapter()->set_rank(4); }},
       {"parallel.sequence", [](proto::JobSpec& spec) { spec.mutable_parallel()->set_sequence(2); }},
-      {"training.reproducible",
-       [](proto::JobSpec& spec) {
+      {"training.reproducible", [](proto::JobSpec& spec) {
          spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
          spec.mutable_training()->set_sequence_length(24);
          spec.add_tasks()->set_type(proto::TASK_TYPE_PERMUTATION_LM);
-       }},
-      {"resources.device", [](proto::JobSpec& spec) {
-         spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
        }}};
   const ModelConfigPtr xlnet = *find_family("xlnet")->parse_config("{}");
   const ModelConfigPtr bert = *find_family("bert")->parse_config("{}");
@@ -42,7 +38,7 @@ TEST(CheckRelative, NamesWhatTermsByDistanceLack) {
   }
 }
 
-TEST(CheckRelative, AJobIsForCpusAndForItsHeads) {
+TEST(CheckRelative, AJobIsForEitherDeviceAndForItsHeads) {
   proto::JobSpec spec;
   spec.set_name("xlnet");
   spec.set_kind(proto::JOB_KIND_PRETRAIN);
@@ -56,8 +52,12 @@ TEST(CheckRelative, AJobIsForCpusAndForItsHeads) {
   task.mutable_data()->set_format(proto::DATA_FORMAT_JSONL);
   spec.mutable_training()->set_steps(10);
   ASSERT_TRUE(finish_job(spec).ok()) << finish_job(spec).to_string();
-  EXPECT_EQ(check_model(spec, {}).to_string(), "ok");
-  EXPECT_EQ(spec.resources().device(), proto::COMPUTE_DEVICE_CPU);
+  for (const proto::ComputeDevice device :
+       {proto::COMPUTE_DEVICE_UNSPECIFIED, proto::COMPUTE_DEVICE_GPU}) {
+    spec.mutable_resources()->set_device(device);
+    EXPECT_EQ(check_model(spec, {}).to_string(), "ok");
+    EXPECT_EQ(spec.resources().device(), device);
+  }
   task.set_type(proto::TASK_TYPE_QUESTION_ANSWERING);
   const Status status = check_model(spec, {});
   EXPECT_EQ(status.field(), "tasks[0].type");

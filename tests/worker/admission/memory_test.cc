@@ -255,6 +255,31 @@ TEST_F(Memory, AGpuTakesCudnnsWorkspaceForLayersWithoutWindows) {
   EXPECT_EQ(more(0), 0);
 }
 
+// Queries with a vector of their head, the distances' gradients of each row in fp32, and of pairs
+// of a row and a head what is by distance and products: of all, or of as many as 32 MiB hold, or
+// one. The scores' gradient is there in one precision; a CPU has it in fp32, too.
+TEST_F(Memory, AGpuTakesScoresByDistanceSomeAtATime) {
+  const auto more = [&](int rows, int64_t tokens, const std::string& precision) {
+    const std::string training =
+        fmt::format("batch_size: {}, sequence_length: {}, activation_checkpointing: full, {}", rows,
+                    tokens, precision);
+    Case which{"by distance", "n_layer: 1, n_head: 2, d_model: 64, d_inner: 8, vocab_size: 257",
+               training.c_str()};
+    which.task = "sequence_classification";
+    which.family = "xlnet";
+    return estimated(launch(which).spec()).gpu_more;
+  };
+  const auto of = [](int64_t rows, int64_t tokens, int64_t element, int64_t pairs) {
+    const int64_t distances = 2 * tokens - 1, width = 32;
+    return 2 * rows * width * (element * tokens + 4 * distances) +
+           pairs * 4 * (tokens * distances + (tokens + distances) * width);
+  };
+  EXPECT_EQ(more(4, 64, "precision: fp32"), of(4, 64, 4, 2 * 4));
+  EXPECT_EQ(more(2, 4096, "precision: fp32"), of(2, 4096, 4, 1));
+  EXPECT_EQ(more(64, 256, "precision: fp32"), of(64, 256, 4, 0) + (int64_t{32} << 20));
+  EXPECT_EQ(more(4, 128, "precision: bf16"), of(4, 128, 2, 2 * 4) - 4 * 2 * 4 * 128 * 128);
+}
+
 TEST_F(Memory, AGpuTakesCudnnsWorkspace) {
   const auto more = [&](int hidden, int64_t tokens, const auto& change) {
     const std::string model =
