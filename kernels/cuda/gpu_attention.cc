@@ -28,10 +28,11 @@ AttentionResult<T> result_of(const Tensor& x) {
 const int64_t* numbers(const Tensor& x) { return x ? x.data<int64_t>() : nullptr; }
 
 AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
-  if (q.dim(3) > kAttentionWidth || v.dim(3) > kAttentionWidth) {
+  const auto fits = [](int64_t width) { return 1 <= width && width <= kAttentionWidth; };
+  if (!fits(q.dim(3)) || !fits(v.dim(3))) {
     throw_no_kernel(q, "attention with heads of " + std::to_string(q.dim(3)) + " and values of " +
-                           std::to_string(v.dim(3)) + " features, more than " +
-                           std::to_string(kAttentionWidth) + ",");
+                           std::to_string(v.dim(3)) + " features, not 1 to " +
+                           std::to_string(kAttentionWidth) + " both,");
   }
   return {q.dim(0),
           q.dim(1),
@@ -174,8 +175,8 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
                     const attention::Parameters& parameters, Repeats repeats, const Tensor& output,
                     const Tensor& lse) {
   activate_device();
-  if (output.elements() == 0) return;
   const AttentionShape shape = shape_of(q, k, v);
+  if (output.elements() == 0) return;
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v);
   const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);

@@ -404,6 +404,7 @@ int64_t norm_backward_scratch(int64_t rows, int64_t width, int64_t blocks) {
 
 template <typename T>
 void norm_backward(const NormBackwardArguments<T>& n, float* scratch, cudaStream_t stream) {
+  if (n.width == 0) return;  // all gradients are empty
   constexpr int64_t kColumns = kWarp * kVectorWidth<T>;
   const bool aligned = (rows_take_vectors<T>)(n.width, n.x, n.dy, n.dsum, n.gamma, n.dx);
   const Slices slices = slices_of_rows(n.rows, n.blocks);

@@ -180,16 +180,20 @@ TEST_P(CudnnAttention, GivesTheSameBitsAgain) {
 INSTANTIATE_TEST_SUITE_P(All, CudnnAttention, ::testing::ValuesIn(cudnn_cases()),
                          [](const auto& item) { return item.param.name; });
 
-TEST(GpuAttentionItself, RefusesHeadsThatAreTooWide) {
+TEST(GpuAttentionItself, RefusesWidthsOfHeadsThatItHasNoKernelFor) {
   Place place{take_gpu()};
-  const Tensor x = Tensor::full(*place.memory, {1, 1, 2, 136}, 1);
-  try {
-    scaled_dot_product(place.context, x, x, x, Parameters{});
-    FAIL() << "no refusal";
-  } catch (const StatusError& error) {
-    EXPECT_EQ(error.status().message(),
-              "attention with heads of 136 and values of 136 features, more than 128, has no "
-              "kernel for cuda:0");
+  for (const auto& [width, value_width] : {std::pair{136, 136}, {4, 129}, {0, 4}, {4, 0}}) {
+    const Tensor x = Tensor::full(*place.memory, {1, 1, 2, width}, 1);
+    const Tensor v = Tensor::full(*place.memory, {1, 1, 2, value_width}, 1);
+    try {
+      scaled_dot_product(place.context, x, x, v, Parameters{});
+      ADD_FAILURE() << "no refusal of " << width << " and " << value_width;
+    } catch (const StatusError& error) {
+      EXPECT_EQ(error.status().message(),
+                "attention with heads of " + std::to_string(width) + " and values of " +
+                    std::to_string(value_width) +
+                    " features, not 1 to 128 both, has no kernel for cuda:0");
+    }
   }
 }
 

@@ -7,9 +7,10 @@ namespace weft::op_table {
 namespace {
 
 const std::vector<Shape>& row_shapes() {
-  static const std::vector<Shape> shapes{
-      {7},     {2, 3, 7},    {0, 7},    {1, 2},    {131, 2}, {3, 5},    {1, 257}, {2, 1031},
-      {5, 13}, {2, 2, 2, 3}, {67, 251}, {1, 1, 5}, {3, 64},  {2, 0, 5}, {1},      {1, 1}};
+  static const std::vector<Shape> shapes{{7},       {2, 3, 7}, {0, 7},    {1, 2},    {131, 2},
+                                         {3, 5},    {1, 257},  {2, 1031}, {5, 13},   {2, 2, 2, 3},
+                                         {67, 251}, {1, 1, 5}, {3, 64},   {2, 0, 5}, {1},
+                                         {1, 1},    {2, 0},    {0, 0},    {0}};
   return shapes;
 }
 
