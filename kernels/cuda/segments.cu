@@ -97,9 +97,11 @@ __global__ void segment_softmax_kernel(Segments segments, const T* x, int64_t in
     for (int64_t at = begin; at < end; ++at) {
       largest = fmaxf(largest, widen(x[segments.order[at] * inner + column]));
     }
+    if (largest == -INFINITY) largest = 0.0F;
     for (int64_t at = begin; at < end; ++at) {
       total += expf(widen(x[segments.order[at] * inner + column]) - largest);
     }
+    if (total == 0.0F) total = 1.0F;  // nothing but -infinity: zeros
     for (int64_t at = begin; at < end; ++at) {
       const int64_t place = segments.order[at] * inner + column;
       y[place] = narrow<T>(expf(widen(x[place]) - largest) / total);

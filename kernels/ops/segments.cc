@@ -220,12 +220,14 @@ class SegmentSoftmax final : public Op {
     for (const int64_t e : elements) {
       row.binary(cpu::Binary::kMaximum, largest.data(), 1, x + e * width, 1, largest.data(), width);
     }
+    std::replace(largest.begin(), largest.end(), -std::numeric_limits<T>::infinity(), T{0});
     for (const int64_t e : elements) {
       T* to = y + e * width;
       row.binary(cpu::Binary::kSubtract, x + e * width, 1, largest.data(), 1, to, width);
       row.unary(cpu::Unary::kExp, T{}, T{}, to, to, width);
       row.binary(cpu::Binary::kAdd, total.data(), 1, to, 1, total.data(), width);
     }
+    std::replace(total.begin(), total.end(), T{0}, T{1});  // nothing but -infinity: zeros
     for (const int64_t e : elements) {
       row.binary(cpu::Binary::kDivide, y + e * width, 1, total.data(), 1, y + e * width, width);
     }

@@ -14,7 +14,7 @@ Tensor segment_mean(Context& cx, const Tensor& x, const Tensor& segment, int64_t
 // The gradient goes to the first of the largest.
 Tensor segment_max(Context& cx, const Tensor& x, const Tensor& segment, int64_t count);
 // exp(x[e]) / sum of exp(x) over e's segment (Velickovic et al. 2018), the segment's maximum taken
-// off first -> [E, ...].
+// off first -> [E, ...]. A segment of nothing but -infinity gives zeros and takes zero gradients.
 Tensor segment_softmax(Context& cx, const Tensor& x, const Tensor& segment, int64_t count);
 
 // The segment of each element of a compressed sparse row layout: offsets int64 [count + 1], not

@@ -150,6 +150,21 @@ TEST_F(OpsEdges, NanComesThroughSoftmax) {
   }
 }
 
+TEST_F(OpsEdges, SegmentsOfNothingHaveNoShares) {
+  const Tensor x = floats({6}, {-kInfinity, -kInfinity, 0, -kInfinity, kNan, 1});
+  const Tensor segment = ids(cx_, {6}, {0, 0, 1, 1, 2, 2});
+  const auto shares = [&](Context& cx, const Tensor& of) {
+    return segment_softmax(cx, of, segment, 3);
+  };
+  const std::vector<float> y = shares(cx_, x).to_vector<float>();
+  EXPECT_EQ(std::vector<float>(y.begin(), y.begin() + 4), (std::vector<float>{0, 0, 1, 0}));
+  EXPECT_TRUE(std::isnan(y[4]) && std::isnan(y[5]));
+  const std::vector<float> slopes = gradient(x, [&](Context& cx, const Tensor& of) {
+    return multiply(cx, shares(cx, of), floats({6}, {1, 2, 3, 4, 5, 6}));
+  });
+  EXPECT_EQ(std::vector<float>(slopes.begin(), slopes.begin() + 4), std::vector<float>(4, 0));
+}
+
 TEST_F(OpsEdges, InfinityComesThroughEveryActivation) {
   const Tensor x = floats({1}, {kInfinity});
   for (const auto& [kind, expected] :

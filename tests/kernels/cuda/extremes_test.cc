@@ -1,0 +1,88 @@
+// What the case table cannot draw: infinities, NaN where it does not count, rows that hold nothing.
+// A GPU gives what the CPU does, output and gradients, in fp32 and in half types.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "kernels/cuda/device.h"
+#include "kernels/ops/ops.h"
+#include "kernels/ops/segments.h"
+#include "kernels/tensor/transfer.h"
+#include "tests/kernels/op_table/run.h"
+
+namespace weft::op_table {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+struct Extreme {
+  std::string name;
+  std::vector<std::pair<Shape, std::vector<double>>> inputs;
+  std::function<Tensor(Context&, Inputs)> f;
+};
+void PrintTo(const Extreme& extreme, std::ostream* out) { *out << extreme.name; }
+
+Tensor numbers(Context& cx, const std::vector<int64_t>& values) {
+  return Tensor::from<int64_t>(cx.allocator, {std::ssize(values)}, values);
+}
+
+Tensor shares_of_segments(Context& cx, Inputs x) {
+  return ops::segment_softmax(cx, x[0], numbers(cx, {0, 0, 1, 1, 3}), 4);
+}
+
+std::vector<Extreme> extremes() {
+  return {
+      {"segments_without_shares",
+       {{{5, 2}, {-kInfinity, -kInfinity, -kInfinity, 2, 200, -kInfinity, 1, -kInfinity, 3, 3}}},
+       shares_of_segments},
+  };
+}
+
+class Extremes : public ::testing::TestWithParam<Extreme> {
+ protected:
+  // The output, then the inputs' gradients under one of ones; absent ones are empty.
+  std::vector<std::vector<double>> results(const Bench& bench, DType dtype) {
+    Context cx = bench.context;
+    Tape tape;
+    Context recording = cx;
+    recording.tape = &tape;
+    std::vector<Tensor> inputs;
+    Context here = cpu_.context;
+    for (const auto& [shape, values] : GetParam().inputs) {
+      const Tensor x = ops::cast(here, Tensor::from<double>(here.allocator, shape, values), dtype);
+      inputs.push_back(to_allocator(x.detach(), cx.allocator));
+      inputs.back().set_requires_grad(true);
+    }
+    const Tensor y = GetParam().f(recording, inputs);
+    tape.backward(cx, y, Tensor::full(cx.allocator, y.shape(), 1, y.dtype()));
+    std::vector<std::vector<double>> all{values_of(cx, y)};
+    for (Tensor& x : inputs) {
+      all.push_back(x.grad() ? values_of(cx, x.grad()) : std::vector<double>());
+      x.set_grad(Tensor());
+    }
+    return all;
+  }
+  const Bench cpu_{1};
+};
+
+TEST_P(Extremes, AreAsOnTheCpu) {
+  auto memory = cuda::make_allocator(0);
+  ASSERT_TRUE(memory) << memory.error().to_string();
+  const Bench gpu(1, std::move(*memory));
+  for (const auto& [dtype, epsilon] :
+       {std::pair{DType::kF32, 0x1p-23}, {DType::kBF16, 0x1p-8}, {DType::kF16, 0x1p-11}}) {
+    const auto want = results(cpu_, dtype), got = results(gpu, dtype);
+    for (size_t i = 0; i < want.size(); ++i) {
+      const double bar = 8 * epsilon * std::max(1.0, largest_of(want[i]));
+      EXPECT_LE(difference(got[i], want[i]), bar)
+          << dtype_name(dtype) << " part " << i << ::testing::PrintToString(got[i]) << " not "
+          << ::testing::PrintToString(want[i]);
+    }
+  }
+}
+INSTANTIATE_TEST_SUITE_P(All, Extremes, ::testing::ValuesIn(extremes()),
+                         [](const auto& item) { return item.param.name; });
+
+}  // namespace
+}  // namespace weft::op_table
