@@ -29,6 +29,9 @@ __device__ float sigmoid_for(float x) {
 }
 __device__ inline float sigmoid_of(float x) { return (sigmoid_for<float>)(x); }
 
+// Beyond, GELU is 0 or x itself, by either form.
+constexpr float kGeluFlat = 100.0F;
+
 // T: what results are rounded to.
 template <typename T, Curve kKind>
 struct CurveFormula {
@@ -38,6 +41,9 @@ struct CurveFormula {
     return sigmoid_for<T>(kTwoRoot * (x + kCube * x * x * x));
   }
   __device__ static float value(float x) {
+    if constexpr (kKind == Curve::kGeluTanh || kKind == Curve::kGeluErf) {
+      if (x < -kGeluFlat) x = -kGeluFlat;  // 0 times -infinity is NaN
+    }
     if constexpr (kKind == Curve::kGeluTanh) return x * gate(x);
     if constexpr (kKind == Curve::kGeluErf) return 0.5F * x * (1.0F + erff(x * kRootHalf));
     if constexpr (kKind == Curve::kRelu) return x <= 0.0F ? 0.0F : x;  // NaN stays
@@ -47,6 +53,10 @@ struct CurveFormula {
     return x;
   }
   __device__ static float slope(float x) {
+    if constexpr (kKind == Curve::kGeluTanh || kKind == Curve::kGeluErf) {
+      if (x < -kGeluFlat) x = -kGeluFlat;
+      if (x > kGeluFlat) x = kGeluFlat;
+    }
     if constexpr (kKind == Curve::kGeluTanh) {
       const float s = gate(x);
       return s + x * s * (1.0F - s) * kTwoRoot * (1.0F + 3.0F * kCube * x * x);

@@ -16,6 +16,7 @@ namespace weft::op_table {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 struct Extreme {
   std::string name;
   std::vector<std::pair<Shape, std::vector<double>>> inputs;
@@ -27,12 +28,20 @@ Tensor numbers(Context& cx, const std::vector<int64_t>& values) {
   return Tensor::from<int64_t>(cx.allocator, {std::ssize(values)}, values);
 }
 
+template <ops::Activation kKind>
+Tensor activated(Context& cx, Inputs x) {
+  return ops::activate(cx, x[0], kKind);
+}
+
 Tensor shares_of_segments(Context& cx, Inputs x) {
   return ops::segment_softmax(cx, x[0], numbers(cx, {0, 0, 1, 1, 3}), 4);
 }
 
 std::vector<Extreme> extremes() {
+  const std::vector<double> far{-kInfinity, -1e30, -200, 200, 1e30, kInfinity, kNan, 0, -0.5};
   return {
+      {"gelu_tanh", {{{9}, far}}, activated<ops::Activation::kGeluTanh>},
+      {"gelu_erf", {{{9}, far}}, activated<ops::Activation::kGeluErf>},
       {"segments_without_shares",
        {{{5, 2}, {-kInfinity, -kInfinity, -kInfinity, 2, 200, -kInfinity, 1, -kInfinity, 3, 3}}},
        shares_of_segments},
