@@ -199,6 +199,16 @@ __global__ void total_kernel(const int64_t* labels, const float* terms, LossRule
   }
 }
 
+template <typename T, int kCount>
+__global__ void counted_rows_kernel(const T* x, const int64_t* labels, int64_t ignore_index,
+                                    int64_t vectors_of_row, int64_t vectors, T* out) {
+  for (int64_t i = first_element(); i < vectors; i += elements_of_grid()) {
+    Vector<T, kCount> vector{};
+    if (labels[i / vectors_of_row] != ignore_index) vector = load_vector<kCount>(x + i * kCount);
+    store_vector(out + i * kCount, vector);
+  }
+}
+
 template <typename T>
 __global__ void reseed_kernel(const float* dy, const float* seed, int64_t n, T* gradient) {
   const float factor = *dy / *seed;
@@ -266,6 +276,17 @@ void loss_total(const int64_t* labels, const float* terms, const LossRules& rule
          maximum_to_lse, loss);
 }
 template <typename T>
+void counted_rows(const T* x, const int64_t* labels, int64_t ignore_index, int64_t rows,
+                  int64_t width, T* out, cudaStream_t stream) {
+  const auto start = [&]<int kCount>() {
+    const int64_t vectors_of_row = width / kCount, vectors = rows * vectors_of_row;
+    launch(stream, blocks_of(vectors), kThreads, counted_rows_kernel<T, kCount>, x, labels,
+           ignore_index, vectors_of_row, vectors, out);
+  };
+  if ((rows_take_vectors<T>)(width, x, out)) return start.template operator()<kVectorWidth<T>>();
+  start.template operator()<1>();
+}
+template <typename T>
 void reseed(const float* dy, const float* seed, int64_t n, T* gradient, cudaStream_t stream) {
   launch(stream, blocks_of(n), kThreads, reseed_kernel<T>, dy, seed, n, gradient);
 }
@@ -277,6 +298,8 @@ void reseed(const float* dy, const float* seed, int64_t n, T* gradient, cudaStre
                                  const LogitRows&, cudaStream_t);                                  \
   template void loss_terms<T>(const T*, const int64_t*, const LossRules&, const LogitRows&,        \
                               float*, float*, cudaStream_t);                                       \
+  template void counted_rows<T>(const T*, const int64_t*, int64_t, int64_t, int64_t, T*,           \
+                                cudaStream_t);                                                     \
   template void reseed<T>(const float*, const float*, int64_t, T*, cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE

@@ -119,7 +119,8 @@ Gpu::LinearLoss Gpu::linear_cross_entropy(const Tensor& x, const Tensor& table, 
   const Tensor label = contiguous(labels).view({rows}, std::array<int64_t, 1>{1}, 0);
   const int64_t most = chunk_rows(rows, loss.shard, width, x.dtype());
   const Tensor room = scratch({std::min(most, rows), step}, x.dtype());
-  Tensor ones;
+  Tensor ones, spare;  // spare: where no gradient of x lends its room
+  if (wanted.table && !wanted.x) spare = scratch({std::min(most, rows), hidden}, x.dtype());
   if (wanted.bias) {
     ones = scratch({std::min(most, rows), 1}, x.dtype());
     fill(ones, 1);
@@ -132,8 +133,17 @@ Gpu::LinearLoss Gpu::linear_cross_entropy(const Tensor& x, const Tensor& table, 
     if (bias) binary(ops::Arithmetic::kAdd, own, bias, own);
     row_losses(own, part_of(label, first, count), loss, backwards ? loss.device_seed : Tensor(),
                part_of(losses, first, count));
+    if (wanted.table) {
+      // Zeros in the gradient of the logits do not hide a NaN in a row that does not count.
+      const Tensor counted = wanted.x ? rows_of(result.dx, first, count) : rows_of(spare, 0, count);
+      for_floating(part, "linear_cross_entropy", [&]<typename T>() {
+        counted_rows(static_cast<const T*>(part.raw()),
+                     part_of(label, first, count).data<int64_t>(), loss.ignore_index, count, hidden,
+                     counted.data<T>(), stream_);
+      });
+      product_onto(turned(logits), counted, first > 0, result.dtable);
+    }
     if (wanted.x) matmul(logits, weights, 1, rows_of(result.dx, first, count));
-    if (wanted.table) product_onto(turned(logits), part, first > 0, result.dtable);
     if (wanted.bias) {
       product_onto(turned(logits), rows_of(ones, 0, count), first > 0, result.dbias);
     }

@@ -177,6 +177,10 @@ void loss_total(const int64_t* labels, const float* terms, const LossRules& rule
 template <typename T>
 void loss_gradient(T* logits, const int64_t* labels, const float* lse, const LossRules& rules,
                    const float* dloss, const LogitRows& rows, cudaStream_t stream);
+// out := x [rows, width], but zeros in ignored rows, whatever stands there.
+template <typename T>
+void counted_rows(const T* x, const int64_t* labels, int64_t ignore_index, int64_t rows,
+                  int64_t width, T* out, cudaStream_t stream);
 // gradient *= *dy / *seed; nothing is touched where they are equal.
 template <typename T>
 void reseed(const float* dy, const float* seed, int64_t n, T* gradient, cudaStream_t stream);

@@ -37,6 +37,13 @@ Tensor shares_of_segments(Context& cx, Inputs x) {
   return ops::segment_softmax(cx, x[0], numbers(cx, {0, 0, 1, 1, 3}), 4);
 }
 
+// Of two rows the first is ignored.
+template <bool kOfTableAlone>
+Tensor language_loss(Context& cx, Inputs x) {
+  const Tensor input = kOfTableAlone ? x[0].detach() : x[0];
+  return ops::linear_cross_entropy_sum(cx, input, x[1], numbers(cx, {-100, 1}));
+}
+
 std::vector<Extreme> extremes() {
   const std::vector<double> far{-kInfinity, -1e30, -200, 200, 1e30, kInfinity, kNan, 0, -0.5};
   return {
@@ -45,6 +52,12 @@ std::vector<Extreme> extremes() {
       {"segments_without_shares",
        {{{5, 2}, {-kInfinity, -kInfinity, -kInfinity, 2, 200, -kInfinity, 1, -kInfinity, 3, 3}}},
        shares_of_segments},
+      {"ignored_nan",
+       {{{2, 2}, {kNan, kNan, 3, 4}}, {{3, 2}, {1, 1, 2, 2, 0.5, 0.25}}},
+       language_loss<false>},
+      {"ignored_nan_of_the_table_alone",
+       {{{2, 2}, {kNan, kNan, 3, 4}}, {{3, 2}, {1, 1, 2, 2, 0.5, 0.25}}},
+       language_loss<true>},
   };
 }
 
