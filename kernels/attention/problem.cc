@@ -1,5 +1,7 @@
 #include "kernels/attention/problem.h"
 
+#include <cmath>
+
 #include "kernels/tensor/strided.h"
 
 namespace weft::attention {
@@ -26,6 +28,63 @@ Tensor laid_out(Context& cx, const Tensor& table) {
   return to;
 }
 
+struct Token {
+  int64_t row, at;
+};
+
+// Keys that do not count among ones that do, which tiles therefore multiply by weights of 0; also
+// those that share a word of pairs with one that counts.
+std::vector<Token> hidden_among_others(const Tensor& key_valid) {
+  constexpr int64_t kNeighbours = 1;
+  std::vector<Token> hidden;
+  const int64_t keys = key_valid.dim(1);
+  for (int64_t row = 0; row < key_valid.dim(0); ++row) {
+    const uint8_t* valid = key_valid.data<uint8_t>() + row * keys;
+    const auto counts = [](uint8_t flag) { return flag != 0; };
+    const int64_t first = std::find_if(valid, valid + keys, counts) - valid;
+    int64_t last = keys - 1;
+    while (last > first && valid[last] == 0) --last;
+    const int64_t past = std::min(keys, last + 1 + kNeighbours);
+    for (int64_t at = std::max<int64_t>(0, first - kNeighbours); at < past; ++at) {
+      if (valid[at] == 0) hidden.push_back({row, at});
+    }
+  }
+  return hidden;
+}
+
+// Heads [B, Nk, Tk, D] whose hidden keys multiply as zeros do: NaN and infinities there are gone.
+template <typename In>
+Tensor with_padding_finite(Context& cx, const Tensor& x, const std::vector<Token>& hidden) {
+  const auto each = [&](const Tensor& heads, auto&& act) {
+    cx.pool.parallel_for(std::ssize(hidden), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Token& token = hidden[static_cast<size_t>(i)];
+        for (int64_t head = 0; head < heads.dim(1); ++head) {
+          act(rows_of<In>(heads, token.row, head, token.at).data);
+        }
+      }
+    });
+  };
+  std::atomic<bool> finite{true};
+  each(x, [&](const In* features) {
+    const bool all = std::all_of(features, features + x.dim(3), [](In value) {
+      return std::isfinite(static_cast<typename cpu::SumOf<In>::type>(value));
+    });
+    if (!all) finite = false;
+  });
+  if (finite) return x;
+  Tensor clean = clone(cx.pool, x);
+  each(clean, [&](In* features) { std::fill_n(features, x.dim(3), In{}); });
+  return clean;
+}
+
+template <typename In>
+Tensor with_padding_finite(Context& cx, const Tensor& x, const Visibility& visibility) {
+  if (!visibility.key_valid) return x;
+  const Tensor valid = as_contiguous(cx.pool, visibility.key_valid);
+  return with_padding_finite<In>(cx, x, hidden_among_others(valid));
+}
+
 }  // namespace
 
 Tensor with_tight_rows(Context& cx, const Tensor& x) {
@@ -42,8 +101,8 @@ Problem<In>::Problem(Context& context, const Tensor& query, const Tensor& key, c
       parameters(p),
       e(extents_of(query, key, value)),
       q(with_tight_rows(context, query)),
-      k(with_tight_rows(context, key)),
-      v(with_tight_rows(context, value)),
+      k(with_padding_finite<In>(context, with_tight_rows(context, key), p.visibility)),
+      v(with_padding_finite<In>(context, with_tight_rows(context, value), p.visibility)),
       bias(p.bias ? as_contiguous(context.pool, p.bias) : Tensor()),
       sinks(p.sinks ? as_contiguous(context.pool, p.sinks) : Tensor()),
       distance_bias(laid_out<In>(context, p.distance_bias)),

@@ -269,6 +269,43 @@ TEST(Attention, PartsOfBf16AreFloat32) {
   EXPECT_EQ(wide_values(cx, whole), wide_values(cx, ops::cast(cx, part.output, DType::kBF16)));
 }
 
+// Whatever stands there is not multiplied, by a weight of 0 either.
+TEST(Attention, PaddingMayHoldNaN) {
+  const std::vector<std::vector<uint8_t>> paddings{
+      {1, 0, 1, 1, 0}, {0, 1, 1, 1, 1}, {1, 1, 0, 0, 0}, {0, 0, 0, 0, 0}};
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const std::vector<uint8_t>& valid : paddings) {
+      Bench bench;
+      Context& cx = bench.context;
+      Parameters p;
+      p.visibility.key_valid = Tensor::from<uint8_t>(cx.allocator, {1, 5}, valid);
+      const auto results = [&](double hidden) {
+        std::vector<Tensor> qkv;
+        for (const uint64_t seed : {1, 2, 3}) {
+          Tensor x = random_tensor(cx, {1, 2, 5, 3}, seed);
+          for (int64_t i = 0; seed > 1 && i < x.elements(); ++i) {
+            if (valid[static_cast<size_t>(i / 3 % 5)] == 0) x.data<double>()[i] = hidden;
+          }
+          qkv.push_back(ops::cast(cx, x, dtype).detach());
+          qkv.back().set_requires_grad(true);
+        }
+        Tape tape;
+        Context recording = cx;
+        recording.tape = &tape;
+        const Tensor y = scaled_dot_product(recording, qkv[0], qkv[1], qkv[2], p);
+        tape.backward(cx, y, Tensor::full(cx.allocator, y.shape(), 0.5, dtype));
+        Results all{wide_values(cx, y)};
+        for (Tensor& x : qkv) {
+          all.push_back(wide_values(cx, x.grad()));
+          x.set_grad(Tensor());
+        }
+        return all;
+      };
+      EXPECT_EQ(results(std::nan("")), results(0)) << dtype_name(dtype);
+    }
+  }
+}
+
 TEST(Attention, AQueryThatSeesNothingGivesZerosAndMinusInfinity) {
   Bench bench;
   Context& cx = bench.context;
