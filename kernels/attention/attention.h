@@ -8,7 +8,9 @@
 // therefore take a gradient of a rounding, where it is 0: the output, value / (1 - rate), is no
 // bf16 number. That is about the size of other queries' errors, and gradients as a whole are nearer
 // to float64's than those of the composition in bf16; the digits that the output lost would take
-// as much memory again as it does.
+// as much memory again as it does. In any precision delta and the gradient of a weight are sums
+// over features that round apart, so that what is left of their difference where a query trusts one
+// key alone is about a rounding of the larger of the two; the composition leaves 0 there.
 //
 // Results depend on values and sizes, not on the number of threads.
 //
@@ -51,11 +53,15 @@ struct WeightDropout {
   Tensor query_index, key_index;
 };
 
+// For rows that a bias as low as a dtype's lowest number masks as a whole: their scores are equal,
+// and the log of their sum still has digits for how many there are.
+constexpr double kLeastScore = -0x1p14;
+
 // The score of query i and key j is, with s = scale * q_i k_j:
 //   s, or soft_cap * tanh(s / soft_cap) where soft_cap > 0 (Gemma Team 2024),
 //   - alibi_slopes[n] * |key_position - query_position| (Press et al. 2022), where there are
 //   slopes,
-//   + bias[b, n, i, j], where there is one; -infinity hides,
+//   + bias[b, n, i, j], where there is one, together at least kLeastScore; but -infinity hides,
 //   + distance_bias[n, R + clamp(key_position - query_position, -R, R)], where there is one: the
 //   relative position bias of Raffel et al. 2020, its buckets laid out by distance. Of several
 //   groups of rows, each as many one behind the other, each has a table, on a CPU.

@@ -158,6 +158,7 @@ void TileExtras<In>::finish_scores(const Tile& tile, TileView view, bool with_sl
                             p_.distance_row(tile.row, tile.head) * p_.distance_bias.dim(1);
     }
     if (p_.bias || (p_.mask.arbitrary() && view == TileView::kSome)) terms.bias = added(tile);
+    if (p_.bias) terms.least = static_cast<Sum>(kLeastScore);
     p_.kernels.adjust(tile.keys, terms, scores, with_slope ? slope_ : nullptr);
   }
   if (view == TileView::kSome) p_.kernels.hide(tile.keys, p_.mask.terms(tile), scores);

@@ -59,13 +59,14 @@ struct DistanceTerms {
 constexpr int64_t distance_entries(int64_t reach) { return 2 * (reach + kTileLanes) - 1; }
 
 // What is added to a tile's scores s: s := cap tanh(s / cap) where cap > 0, then - slope
-// |key position - query position|, then + bias, then + what the table by distance says.
+// |key position - query position|, then + what the table by distance says, then + bias.
 template <typename Sum>
 struct ScoreTerms {
   Sum cap = 0, alibi_slope = 0;
-  const int32_t* query_position = nullptr;  // [Q]
-  const int32_t* key_position = nullptr;    // [K]
-  const Sum* bias = nullptr;                // [K, Q]; absent: none
+  const int32_t* query_position = nullptr;          // [Q]
+  const int32_t* key_position = nullptr;            // [K]
+  const Sum* bias = nullptr;                        // [K, Q]; absent: none
+  Sum least = -static_cast<Sum>(__builtin_inff());  // with the bias; only -infinity is less
   DistanceTerms distances;
   const Sum* distance_bias = nullptr;  // [distance_entries]; absent: none
 };

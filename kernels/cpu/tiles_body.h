@@ -294,10 +294,6 @@ void adjust(int64_t keys, const ScoreTerms<typename L::Scalar>& terms, typename 
       row[q] -= terms.alibi_slope * static_cast<Scalar>(apart < 0 ? -apart : apart);
     }
   }
-  if (terms.bias != nullptr) {
-#pragma omp simd
-    for (int64_t i = 0; i < keys * kTileLanes; ++i) scores[i] += terms.bias[i];
-  }
   if (terms.distance_bias != nullptr) {
     const Scalar* table = terms.distance_bias;
     by_distance(keys, terms.distances, [=](int64_t j, int64_t first, int64_t past, int64_t entry) {
@@ -305,6 +301,15 @@ void adjust(int64_t keys, const ScoreTerms<typename L::Scalar>& terms, typename 
 #pragma omp simd
       for (int64_t q = 0; q < past - first; ++q) row[q] += table[entry + q];
     });
+  }
+  if (terms.bias != nullptr) {
+    constexpr Scalar kHidden = -static_cast<Scalar>(__builtin_inff());
+#pragma omp simd
+    for (int64_t i = 0; i < keys * kTileLanes; ++i) {
+      const Scalar score = scores[i] + terms.bias[i];
+      const bool low = score < terms.least && score > kHidden;
+      scores[i] = low ? terms.least : score;
+    }
   }
 }
 

@@ -22,6 +22,7 @@
 namespace weft::cuda {
 
 constexpr int kAttentionWidth = 128;
+constexpr float kLeastScore = -0x1p14F;  // attention::kLeastScore
 
 struct AttentionShape {
   int64_t rows = 0, heads = 0, key_heads = 0;  // heads is a multiple of key_heads

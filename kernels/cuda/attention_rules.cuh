@@ -261,6 +261,7 @@ __device__ __noinline__ Score bent_score(const Attention& a, const ScorePlace& a
   }
   if (a.rules.bias.data != nullptr && exists) {
     score.value += widen(static_cast<const T*>(a.rules.bias.data)[place_in(a.rules.bias, at)]);
+    if (score.value < kLeastScore && score.value != -INFINITY) score.value = kLeastScore;
   }
   score.value *= kLog2e;
   return score;

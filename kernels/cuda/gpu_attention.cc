@@ -12,6 +12,8 @@
 namespace weft::cuda {
 namespace {
 
+static_assert(static_cast<double>(kLeastScore) == attention::kLeastScore);
+
 template <typename T>
 AttentionHeads<T> heads_of(const Tensor& x) {
   return {static_cast<T*>(x.raw()), x.strides()[0], x.strides()[1], x.strides()[2]};

@@ -306,6 +306,29 @@ TEST(Attention, PaddingMayHoldNaN) {
   }
 }
 
+// As a bias of a dtype's lowest number masks: softmax of equal scores is even, and so are its
+// gradients, which take each weight anew from its score and their sum's logarithm.
+TEST(Attention, ARowThatABiasMasksAsAWholeIsEven) {
+  for (const double low : {-1e9, -3.4e38}) {
+    Bench bench;
+    Context& cx = bench.context;
+    const Tensor q = random_tensor<float>(cx, {1, 1, 1, 3}, 1);
+    const Tensor k = random_tensor<float>(cx, {1, 1, 4, 3}, 2);
+    Tensor v = random_tensor<float>(cx, {1, 1, 4, 2}, 3);
+    v.set_requires_grad(true);
+    Parameters p;
+    p.bias = Tensor::full(cx.allocator, {1, 1, 1, 4}, low);
+    Tape tape;
+    Context recording = cx;
+    recording.tape = &tape;
+    const Tensor y = scaled_dot_product(recording, q, k, v, p);
+    testing::expect_close(y, wide_values(cx, ops::mean(cx, v.detach(), 2, true)), 1e-6);
+    tape.backward(cx, y, Tensor::full(cx.allocator, y.shape(), 1));
+    testing::expect_close(v.grad(), std::vector<double>(8, 0.25), 1e-3);
+    v.set_grad(Tensor());
+  }
+}
+
 TEST(Attention, AQueryThatSeesNothingGivesZerosAndMinusInfinity) {
   Bench bench;
   Context& cx = bench.context;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 
+#include "kernels/attention/attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/ops/ops.h"
 #include "kernels/ops/segments.h"
@@ -17,10 +18,15 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+// Weights whose scores and their sum's logarithm are attention::kLeastScore have so many digits.
+constexpr double kOfLeastScores = 0x1p-10;
+constexpr double kLowest = std::numeric_limits<float>::lowest();
+
 struct Extreme {
   std::string name;
   std::vector<std::pair<Shape, std::vector<double>>> inputs;
   std::function<Tensor(Context&, Inputs)> f;
+  double slack = 0;  // of the largest, beside roundings
 };
 void PrintTo(const Extreme& extreme, std::ostream* out) { *out << extreme.name; }
 
@@ -44,8 +50,16 @@ Tensor language_loss(Context& cx, Inputs x) {
   return ops::linear_cross_entropy_sum(cx, input, x[1], numbers(cx, {-100, 1}));
 }
 
+Tensor biased_attention(Context& cx, Inputs x) {
+  attention::Parameters p;
+  p.bias = x[3];
+  return attention::scaled_dot_product(cx, x[0], x[1], x[2], p);
+}
+
 std::vector<Extreme> extremes() {
+  const Shape queries{1, 1, 2, 1}, keys{1, 1, 3, 1}, scores{1, 1, 2, 3};
   const std::vector<double> far{-kInfinity, -1e30, -200, 200, 1e30, kInfinity, kNan, 0, -0.5};
+  const std::vector<double> q{1, -0.5}, k{0.5, 1, 2}, v{1, 2, 4};
   return {
       {"gelu_tanh", {{{9}, far}}, activated<ops::Activation::kGeluTanh>},
       {"gelu_erf", {{{9}, far}}, activated<ops::Activation::kGeluErf>},
@@ -58,6 +72,20 @@ std::vector<Extreme> extremes() {
       {"ignored_nan_of_the_table_alone",
        {{{2, 2}, {kNan, kNan, 3, 4}}, {{3, 2}, {1, 1, 2, 2, 0.5, 0.25}}},
        language_loss<true>},
+      {"row_masked_by_the_lowest",
+       {{queries, q}, {keys, k}, {keys, v}, {scores, {kLowest, kLowest, kLowest, 0, kLowest, 1}}},
+       biased_attention,
+       kOfLeastScores},
+      {"row_masked_by_much",
+       {{queries, q}, {keys, k}, {keys, v}, {scores, {-1e9, -1e9, -1e9, 0, -1e9, 1}}},
+       biased_attention,
+       kOfLeastScores},
+      {"row_masked_by_infinity",
+       {{queries, q},
+        {keys, k},
+        {keys, v},
+        {scores, {-kInfinity, -kInfinity, -kInfinity, 0, -kInfinity, 1}}},
+       biased_attention},
   };
 }
 
@@ -96,7 +124,7 @@ TEST_P(Extremes, AreAsOnTheCpu) {
        {std::pair{DType::kF32, 0x1p-23}, {DType::kBF16, 0x1p-8}, {DType::kF16, 0x1p-11}}) {
     const auto want = results(cpu_, dtype), got = results(gpu, dtype);
     for (size_t i = 0; i < want.size(); ++i) {
-      const double bar = 8 * epsilon * std::max(1.0, largest_of(want[i]));
+      const double bar = (8 * epsilon + GetParam().slack) * std::max(1.0, largest_of(want[i]));
       EXPECT_LE(difference(got[i], want[i]), bar)
           << dtype_name(dtype) << " part " << i << ::testing::PrintToString(got[i]) << " not "
           << ::testing::PrintToString(want[i]);
