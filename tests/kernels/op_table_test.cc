@@ -66,7 +66,7 @@ TEST_P(OpTable, HasEnoughShapes) {
 }
 
 // d(weighted)/d(inputs[input]) along `direction`, by central differences.
-double slope(const Bench& bench, const Row& row, const Case& item, std::vector<Tensor> inputs,
+double slope(const Bench& bench, Function f, const Case& item, std::vector<Tensor> inputs,
              size_t input, const std::vector<double>& direction) {
   constexpr double kStep = 1e-5;
   const std::vector<double> start = inputs[input].to_vector<double>();
@@ -75,15 +75,16 @@ double slope(const Bench& bench, const Row& row, const Case& item, std::vector<T
     std::vector<double> moved = start;
     for (size_t i = 0; i < moved.size(); ++i) moved[i] += (side ? kStep : -kStep) * direction[i];
     inputs[input] = Tensor::from<double>(*bench.allocator, inputs[input].shape(), moved);
-    values[side] = weighted(bench, item, row.f, inputs);
+    values[side] = weighted(bench, item, f, inputs);
   }
   return (values[1] - values[0]) / (2 * kStep);
 }
 
 void expect_gradients(const Bench& bench, const Row& row, const Case& item) {
   Context cx = bench.context;
+  const Function f = row.whole != nullptr ? row.whole : row.f;
   const std::vector<Tensor> inputs = draw(cx, item);
-  const Outcome outcome = run(bench, item, row.f, inputs);
+  const Outcome outcome = run(bench, item, f, inputs);
   int64_t results = 0;
   for (const Tensor& output : outcome.outputs) results += output.elements();
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -102,7 +103,7 @@ void expect_gradients(const Bench& bench, const Row& row, const Case& item) {
       along += direction[e] * gradient[e];
       size += std::abs(direction[e] * gradient[e]);
     }
-    EXPECT_NEAR(along, slope(bench, row, item, inputs, i, direction), 2e-7 * (1 + size))
+    EXPECT_NEAR(along, slope(bench, f, item, inputs, i, direction), 2e-7 * (1 + size))
         << "input " << i;
     const double tolerance = 2e-7 * (1 + largest_of(gradient));
     const int64_t checked = elements > kLarge ? kElementsOfLarge : std::min(elements, kElementsMax);
@@ -110,7 +111,7 @@ void expect_gradients(const Bench& bench, const Row& row, const Case& item) {
       const size_t e = static_cast<size_t>(elements <= kElementsMax ? k : k * 7919 % elements);
       std::fill(direction.begin(), direction.end(), 0);
       direction[e] = 1;
-      EXPECT_NEAR(gradient[e], slope(bench, row, item, inputs, i, direction), tolerance)
+      EXPECT_NEAR(gradient[e], slope(bench, f, item, inputs, i, direction), tolerance)
           << "input " << i << " element " << e;
     }
   }
@@ -126,25 +127,40 @@ TEST_P(OpTable, GradientsAreThoseOfFiniteDifferences) {
   }
 }
 
-TEST_P(OpTable, LayoutsDoNotMatter) {
+// How far a row's results in `dtype` may be off beside the error of its composition, relative to
+// the largest element.
+double bar_of(const Row& row, DType dtype) {
+  if (dtype == DType::kF64) return 1e-13;
+  return dtype == DType::kF32 ? row.ulps * 0x1p-23 : row.half_ulps * 0x1p-7;
+}
+
+// Sums may be taken in another order: both may be off.
+void expect_layouts_not_to_matter(const Row& row, DType dtype) {
   const Bench bench;
   Context cx = bench.context;
-  const Row& row = GetParam();
   for (const Case& item : row.cases) {
-    const std::vector<Tensor> drawn = draw(cx, item);
+    const std::vector<Tensor> drawn = in_dtype(cx, draw(cx, item), dtype);
     const std::vector<Tensor> repeated = expanded_values(cx, item, drawn);
     const Outcome plain = run(bench, item, row.f, drawn);
     const Outcome plain_repeated = run(bench, item, row.f, repeated);
     for (const Layout layout : kLayouts) {
-      SCOPED_TRACE(item.to_string() + name_of(layout));
+      SCOPED_TRACE(item.to_string() + name_of(layout) + " " + std::string(dtype_name(dtype)));
       const bool expanded = layout == Layout::kExpanded;
       std::vector<Tensor> inputs;
       for (size_t i = 0; i < drawn.size(); ++i) {
         const bool stays = expanded && item.inputs[i].draw == Draw::kGiven;
         inputs.push_back(stays ? drawn[i] : lay_out(cx, expanded ? repeated[i] : drawn[i], layout));
       }
-      expect_same(cx, run(bench, item, row.f, inputs), expanded ? plain_repeated : plain, 1e-13);
+      expect_same(cx, run(bench, item, row.f, inputs), expanded ? plain_repeated : plain,
+                  dtype == DType::kF64 ? bar_of(row, dtype) : 2 * bar_of(row, dtype));
     }
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+TEST_P(OpTable, LayoutsDoNotMatter) {
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
+    expect_layouts_not_to_matter(GetParam(), dtype);
     if (HasFailure()) return;
   }
 }
@@ -152,7 +168,7 @@ TEST_P(OpTable, LayoutsDoNotMatter) {
 // The error of an op in `dtype` is at most twice that of its plain composition in `dtype`, both
 // against float64 with the same inputs; a few units in the last place of the largest element (or of
 // kSmall) are always allowed.
-void expect_precision(const Row& row, DType dtype, double epsilon) {
+void expect_precision(const Row& row, DType dtype) {
   const Bench bench;
   Context cx = bench.context;
   for (const Case& item : row.cases) {
@@ -167,7 +183,7 @@ void expect_precision(const Row& row, DType dtype, double epsilon) {
     }
     ASSERT_EQ(got.size(), want.size());
     for (size_t i = 0; i < got.size(); ++i) {
-      const double floor = row.ulps * epsilon * std::max(kSmall, largest_of(want[i]));
+      const double floor = bar_of(row, dtype) * std::max(kSmall, largest_of(want[i]));
       const double bar = (naive.empty() ? 0 : 2 * difference(naive[i], want[i])) + floor;
       EXPECT_LE(difference(got[i], want[i]), bar) << part_name(expected, i);
     }
@@ -179,9 +195,9 @@ void expect_precision(const Row& row, DType dtype, double epsilon) {
   }
 }
 
-TEST_P(OpTable, Float32FollowsFloat64) { expect_precision(GetParam(), DType::kF32, 0x1p-23); }
+TEST_P(OpTable, Float32FollowsFloat64) { expect_precision(GetParam(), DType::kF32); }
 
-TEST_P(OpTable, Bf16FollowsFloat64) { expect_precision(GetParam(), DType::kBF16, 0x1p-7); }
+TEST_P(OpTable, Bf16FollowsFloat64) { expect_precision(GetParam(), DType::kBF16); }
 
 TEST_P(OpTable, AgreesWithItsComposition) {
   const Row& row = GetParam();

@@ -157,6 +157,17 @@ Outputs losses_by_part(Context& cx, Inputs x, const Attributes& a) {
   return losses;
 }
 
+// The loss, which all parts agree on, with the gradients of each part.
+Outputs loss_of_parts(Context& cx, Inputs x, const Attributes& a) {
+  const Outputs losses = losses_by_part(cx, x, a);
+  Tensor loss = losses[0];
+  for (size_t part = 1; part < losses.size(); ++part) {
+    const Tensor nothing = ops::subtract(cx, losses[part], losses[part].detach());
+    loss = ops::add(cx, loss, nothing);
+  }
+  return {loss};
+}
+
 // The logits of predictions(), and the labels.
 std::vector<Case> logits(const Attributes& attributes) {
   std::vector<Case> cases;
@@ -184,7 +195,8 @@ std::vector<Row> fused_rows() {
       {"linear_cross_entropy_biased", linear_loss, biased_predictions(), linear_loss_in_parts, 16},
       {"linear_cross_entropy_smoothed", linear_loss, predictions(smoothed), linear_loss_in_parts,
        16},
-      {"vocabulary_parallel_cross_entropy", losses_by_part, logits(smoothed), nullptr, 16, false},
+      {"vocabulary_parallel_cross_entropy", losses_by_part, logits(smoothed), nullptr, 16, true,
+       loss_of_parts},
       {"cast", cast, each(many_shapes()), nullptr, 4, false},
   };
 }

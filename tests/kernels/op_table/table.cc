@@ -80,6 +80,39 @@ const std::vector<Shape>& many_shapes() {
   return shapes;
 }
 
+namespace {
+
+// Beside a composition, whose error counts twice, its last rounding; else what one or two roundings
+// are, and more where an op passes rounded numbers from part to part or sums them.
+double half_ulps_of(const Row& row) {
+  static const std::map<std::string, double> kSeveralRoundings{
+      {"multiply", 2.5},
+      {"divide", 2.5},
+      {"mean_dims", 1.5},
+      {"batch_norm_evaluation", 1.5},
+      {"bce_sum", 1.5},
+      {"bce_weighted_sum", 1.5},
+      {"kl_divergence_sum", 1.5},
+      {"luong_dot", 2},
+      {"luong_general", 6},
+      {"luong_concat", 3},
+      {"luong_location", 2},
+      {"local_predictive", 2},
+      {"window_attention", 2.5},
+      {"block_attention", 2.5},
+      {"structured_self_attention", 4},
+      {"reinforce", 3},
+      {"lstm_cell", 3},
+      {"gru_cell", 5},
+      {"linear_attention", 20},
+      {"additive_attention_normalized", 20}};
+  const auto several = kSeveralRoundings.find(row.op);
+  if (several != kSeveralRoundings.end()) return several->second;
+  return row.composition != nullptr ? 0.5 : 1;
+}
+
+}  // namespace
+
 const std::vector<Row>& rows() {
   static const std::vector<Row> table = [] {
     std::vector<Row> whole;
@@ -89,7 +122,10 @@ const std::vector<Row>& rows() {
           dims_rows,       movement_rows,      index_rows,     segment_rows,     channel_norm_rows,
           rotary_rows,     composed_loss_rows, attention_rows, convolution_rows, recurrent_rows,
           fused_rows,      relative_rows}) {
-      for (Row& row : part()) whole.push_back(std::move(row));
+      for (Row& row : part()) {
+        row.half_ulps = half_ulps_of(row);
+        whole.push_back(std::move(row));
+      }
     }
     return whole;
   }();

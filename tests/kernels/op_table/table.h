@@ -80,6 +80,10 @@ struct Row {
   double ulps = 4;
   // False: the vjp is a convention instead of the derivative (a padding row gets no gradient).
   bool differentiable = true;
+  // Where outputs share inputs' gradients among them: what f computes as one number, of which they
+  // are the derivative.
+  Function whole = nullptr;
+  double half_ulps = 1;  // as ulps, in half precision; rows() sets it
 };
 
 const std::vector<Row>& rows();
