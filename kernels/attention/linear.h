@@ -1,6 +1,8 @@
 // Linear attention (Katharopoulos et al. 2020): with the feature map phi(x) = elu(x) + 1,
 //   y_i = sum_j (phi(q_i) . phi(k_j)) v_j / sum_j (phi(q_i) . phi(k_j))
-// whose sums over j are taken first, so that time and memory are linear in the tokens.
+// whose sums over j are taken first, so that time and memory are linear in the tokens. phi(x) is
+// exp(x) below 0: where all features of a query and its keys add up to less than -87, the products
+// underflow in single and half precision and the query gives zeros, as one that sees no key does.
 //
 // Legend: B batch rows, N heads, Tq and Tk tokens, D features of a head, Dv of a value.
 #pragma once
