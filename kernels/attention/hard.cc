@@ -147,10 +147,10 @@ Choice choose(Context& cx, const Tensor& scores, const Tensor& visible, RandomKe
   const Tensor hidden = hide(cx, scores, visible);
   const Tensor index = draw(cx, hidden, key, where);
   const Tensor weights = ops::softmax(cx, hidden, -1);
-  // A key of weight 0 has log-probability 0 from here on: it counts for nothing.
+  // A key of weight 0 has log-probability 0 from here on: it counts for nothing. NaN stays.
   const Tensor logs = ops::log_softmax(cx, hidden, -1);
   const Tensor zero = Tensor::zeros(cx.allocator, Shape{}, scores.dtype());
-  const Tensor some = ops::compare(cx, weights.detach(), zero, ops::Comparison::kGreater);
+  const Tensor some = ops::compare(cx, weights.detach(), zero, ops::Comparison::kNotEqual);
   const Tensor kept = ops::where(cx, some, logs, zero);
   const Tensor one_hot = straight_through(cx, weights.detach(), index);
   return {index, weights, ops::sum(cx, ops::multiply(cx, one_hot, kept), -1),

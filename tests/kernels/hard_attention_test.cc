@@ -150,6 +150,16 @@ TEST_F(HardAttention, AShardDrawsWhatTheWholeDraws) {
             ops::slice(cx, ops::slice(cx, whole, 0, 2, 3), 1, 1, 2).to_vector<int64_t>());
 }
 
+TEST_F(HardAttention, NanComesThrough) {
+  const Tensor scores = Tensor::from<double>(cx.allocator, {1, 2, 3},
+                                             std::vector<double>{1, std::nan(""), 2, 1, 0, 2});
+  const Choice choice = choose(cx, scores, Tensor(), {3, 1}, {Shape{1, 2}, {0, 0}});
+  for (const Tensor& x : {choice.log_probability, choice.entropy}) {
+    EXPECT_TRUE(std::isnan(x.to_vector<double>()[0]));
+    EXPECT_TRUE(std::isfinite(x.to_vector<double>()[1]));
+  }
+}
+
 TEST_F(HardAttention, AQueryThatSeesNothingDrawsNothing) {
   const Tensor visible =
       Tensor::from<uint8_t>(cx.allocator, {1, 2, 3}, std::vector<uint8_t>{0, 0, 0, 0, 1, 0});
