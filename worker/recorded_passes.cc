@@ -1,7 +1,6 @@
 #include "worker/recorded_passes.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "proto/base/status.h"
@@ -9,32 +8,38 @@
 namespace weft {
 namespace {
 
-std::array<Tensor*, 15> tensors_of(TaskBatch& batch) {
-  TokenBatch& tokens = batch.tokens;
-  Predictions& asked = tokens.predictions;
-  return {&tokens.ids,        &tokens.positions,  &tokens.token_types, &tokens.key_valid,
-          &tokens.documents,  &tokens.patches,    &batch.labels,       &batch.pooled,
-          &batch.counted,     &batch.device_seed, &asked.places,       &asked.marks,
-          &asked.query_order, &asked.key_order,   &asked.together};
+void add_tensors(const TokenBatch& tokens, std::vector<Tensor>& all) {
+  const Predictions& asked = tokens.predictions;
+  all.insert(all.end(), {tokens.ids, tokens.positions, tokens.token_types, tokens.key_valid,
+                         tokens.documents, tokens.patches, asked.places, asked.marks,
+                         asked.query_order, asked.key_order, asked.together});
+}
+
+// All that differs from one batch of a shape to the next, but for random numbers.
+std::vector<Tensor> tensors_of(const TaskBatch& batch) {
+  std::vector<Tensor> all{batch.labels, batch.pooled, batch.counted, batch.device_seed};
+  add_tensors(batch.tokens, all);
+  if (batch.tokens.source != nullptr) add_tensors(*batch.tokens.source, all);
+  return all;
+}
+
+void add_numbers(const TokenBatch& tokens, std::vector<int64_t>& key) {
+  key.insert(key.end(),
+             {tokens.tokens, tokens.own_tokens, tokens.rows, tokens.first_row,
+              tokens.predictions.count, static_cast<int64_t>(tokens.training),
+              static_cast<int64_t>(tokens.recompute), static_cast<int64_t>(tokens.random.stream)});
 }
 
 // What has to be the same for a pass to queue the same work.
-std::vector<int64_t> key_of(int64_t task, TaskBatch& batch) {
-  const TokenBatch& tokens = batch.tokens;
-  std::vector<int64_t> key = {task,
-                              tokens.tokens,
-                              tokens.own_tokens,
-                              tokens.rows,
-                              tokens.first_row,
-                              tokens.predictions.count,
-                              static_cast<int64_t>(tokens.training),
-                              static_cast<int64_t>(tokens.recompute),
-                              static_cast<int64_t>(tokens.random.stream)};
-  for (const Tensor* tensor : tensors_of(batch)) {
-    key.push_back(*tensor ? tensor->shape().dims() : -1);
-    if (!*tensor) continue;
-    key.push_back(static_cast<int64_t>(tensor->dtype()));
-    for (const int64_t extent : tensor->shape().extents()) key.push_back(extent);
+std::vector<int64_t> key_of(int64_t task, const TaskBatch& batch) {
+  std::vector<int64_t> key{task};
+  add_numbers(batch.tokens, key);
+  if (batch.tokens.source != nullptr) add_numbers(*batch.tokens.source, key);
+  for (const Tensor& tensor : tensors_of(batch)) {
+    key.push_back(tensor ? tensor.shape().dims() : -1);
+    if (!tensor) continue;
+    key.push_back(static_cast<int64_t>(tensor.dtype()));
+    for (const int64_t extent : tensor.shape().extents()) key.push_back(extent);
   }
   return key;
 }
@@ -84,7 +89,7 @@ Tensor RecordedPasses::run(int64_t task, TaskBatch batch, const Pass& pass) {
 
 void RecordedPasses::as_it_is(const std::function<void()>& work) { gpu_.in_pass(work); }
 
-RecordedPasses::Shape& RecordedPasses::shape_of(int64_t task, TaskBatch& batch) {
+RecordedPasses::Shape& RecordedPasses::shape_of(int64_t task, const TaskBatch& batch) {
   std::vector<int64_t> key = key_of(task, batch);
   for (const auto& shape : shapes_) {
     if (shape->key == key) return *shape;
@@ -151,9 +156,11 @@ void RecordedPasses::record(Shape& shape, const TaskBatch& batch, const Pass& pa
 
 // The loss; nothing where the pass has to run, on `batch`.
 Tensor RecordedPasses::replay(Shape& shape, TaskBatch& batch) {
-  const auto to = tensors_of(shape.batch), from = tensors_of(batch);
-  for (size_t i = 0; i < to.size(); ++i) {
-    if (*to[i] && to[i]->raw() != from[i]->raw()) gpu_.copy(*from[i], *to[i]);
+  {
+    const std::vector<Tensor> to = tensors_of(shape.batch), from = tensors_of(batch);
+    for (size_t i = 0; i < to.size(); ++i) {
+      if (to[i] && to[i].raw() != from[i].raw()) gpu_.copy(from[i], to[i]);
+    }
   }
   const RandomKey random = batch.tokens.random;
   batch = shape.batch;  // what came in makes room

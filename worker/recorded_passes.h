@@ -2,10 +2,10 @@
 // a pass queues is recorded once a shape has been seen twice, and from then on queued as a whole,
 // without the model's code, the tape and the allocator in between.
 //
-// What differs from step to step is in device memory when a recording runs: the tokens, labels and
-// what is said of predictions are copied to where they were when it was made, the seed of the
-// backward pass is one of them, and random numbers take the step's seed (TokenBatch::random) from
-// the GPU.
+// What differs from step to step is in device memory when a recording runs: the tokens, those of an
+// encoder-decoder's source, what is said of predictions and the labels are copied to where they
+// were when it was made, the seed of the backward pass is one of them, and random numbers take the
+// step's seed (TokenBatch::random) from the GPU.
 //
 // A pass that cannot be recorded (it reads from the GPU or writes to it half-way, communicates,
 // needs memory that is not reserved yet), or whose memory holds something else at the moment, runs
@@ -54,7 +54,7 @@ class RecordedPasses {
  private:
   struct Shape;
   RecordedPasses(Rank& rank, std::span<const Parameter> parameters);
-  Shape& shape_of(int64_t task, TaskBatch& batch);
+  Shape& shape_of(int64_t task, const TaskBatch& batch);
   bool has_room();
   void record(Shape& shape, const TaskBatch& batch, const Pass& pass);
   Tensor replay(Shape& shape, TaskBatch& batch);

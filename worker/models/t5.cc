@@ -24,8 +24,8 @@ class T5Trunk final : public EncoderDecoderTrunk {
   T5Trunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
       : EncoderDecoderTrunk(rank, config, plan, WeightLayout::kOutIn, t5::kFirstBlock),
         config_(std::move(config)),
-        encoder_(config_->bucket_of_distance(/*decoder=*/false)),
-        decoder_(config_->bucket_of_distance(/*decoder=*/true)) {}
+        encoder_(buckets(/*decoder=*/false)),
+        decoder_(buckets(/*decoder=*/true)) {}
 
  private:
   Tensor embed(Context& cx, TransformerPass& pass) override {
@@ -43,15 +43,19 @@ class T5Trunk final : public EncoderDecoderTrunk {
                            kLastDropout, stack_of(pass));
   }
 
+  Tensor buckets(bool decoder) const {
+    const std::vector<int64_t> each = config_->bucket_of_distance(decoder);
+    return Tensor::from<int64_t>(*rank().allocator, {std::ssize(each)}, each);
+  }
+
   // [N, 2 R + 1], by a stack's table [buckets, N] and the bucket of each distance; with blocks one
   // of each.
   Tensor distance_bias(Context& cx, const TransformerPass& pass, size_t table,
-                       const std::vector<int64_t>& buckets) const {
+                       const Tensor& bucket) const {
     if (pass.axis.blocks > 0) {
-      return parallel::blocked_distance_bias(cx, pass.axis, parameter(table), buckets);
+      return parallel::blocked_distance_bias(cx, pass.axis, parameter(table), bucket);
     }
-    const Tensor ids = Tensor::from<int64_t>(*rank().allocator, {std::ssize(buckets)}, buckets);
-    const Tensor rows = ops::embedding(cx, ids, parameter(table));
+    const Tensor rows = ops::embedding(cx, bucket, parameter(table));
     return ops::contiguous(cx, ops::permute(cx, rows, std::array{1, 0}));
   }
 
@@ -105,7 +109,9 @@ class T5Trunk final : public EncoderDecoderTrunk {
   }
 
   const std::shared_ptr<const Config> config_;
-  const std::vector<int64_t> encoder_, decoder_;  // the bucket of each distance
+  // int64 [2 R + 1], the bucket of each distance: made once, as a GPU's recorded passes ask for no
+  // values of the host's.
+  const Tensor encoder_, decoder_;
 };
 
 class T5Family final : public EncoderDecoderFamily<Config> {

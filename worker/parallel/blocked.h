@@ -75,10 +75,10 @@ Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
                          const Tensor& table, int64_t vocabulary, int64_t padding_id = -1);
 
 // A learned bias by distance (attention::Parameters), one of each of the replica's blocks of
-// tokens, which are whole rows: table [buckets, N], bucket: of each of 2 R + 1 distances ->
+// tokens, which are whole rows: table [buckets, N], bucket: int64 [2 R + 1], of each distance ->
 // [blocks, N, 2 R + 1], alike. So the table's gradient is a sum over blocks.
 Tensor blocked_distance_bias(Context& cx, const TensorAxis& axis, const Tensor& table,
-                             std::span<const int64_t> bucket);
+                             const Tensor& bucket);
 
 // The loss of a language model, x [..., n, H] and the replica's labels [...] -> the sum over the
 // whole batch, on every rank. The logits do not stand in memory as a whole where they are more than

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/ops/common.h"
+#include "kernels/tensor/strided.h"
 #include "kernels/tensor/transfer.h"
 #include "worker/parallel/blocked.h"
 #include "worker/parallel/tree_sum.h"
@@ -92,14 +93,10 @@ class Copies final : public ops::ForwardOp {
 }  // namespace
 
 Tensor blocked_distance_bias(Context& cx, const TensorAxis& axis, const Tensor& table,
-                             std::span<const int64_t> bucket) {
-  std::vector<int64_t> ids;
-  for (int block = 0; block < axis.token_blocks(); ++block) {
-    ids.insert(ids.end(), bucket.begin(), bucket.end());
-  }
-  const Shape shape{axis.token_blocks(), std::ssize(bucket)};
-  const Tensor rows =
-      ops::run<Copies>(cx, {Tensor::from<int64_t>(cx.allocator, shape, ids), table});
+                             const Tensor& bucket) {
+  const Tensor of_each =
+      bucket.view({axis.token_blocks(), bucket.dim(0)}, std::array<int64_t, 2>{0, 1}, 0);
+  const Tensor rows = ops::run<Copies>(cx, {as_contiguous(cx.pool, of_each), table});
   return ops::contiguous(cx, ops::permute(cx, rows, std::array{0, 2, 1}));
 }
 

@@ -195,7 +195,8 @@ Whole distances_on(MeshDegrees mesh) {
     Tape tape;
     Context cx = rank.context();
     cx.tape = &tape;
-    const Tensor bias = blocked_distance_bias(cx, blocked_axis(rank, kTokens), table, bucket);
+    const Tensor of_each = Tensor::from<int64_t>(*rank.allocator, {distances}, bucket);
+    const Tensor bias = blocked_distance_bias(cx, blocked_axis(rank, kTokens), table, of_each);
     ASSERT_EQ(bias.shape(), (Shape{blocks.length, heads.length, distances}));
     const Tensor seed = Tensor::empty(*rank.allocator, bias.shape());
     for (int64_t i = 0; i < seed.elements(); ++i) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <tuple>
 
 #include "cluster/comm/threads/thread_ranks.h"
 #include "kernels/cuda/attention_choice.h"
@@ -31,6 +32,40 @@ tasks:
   - {name: kind, type: sequence_classification, labels: 3, data: {train: obj-rows, format: jsonl}}
 training:
   {steps: 50, batch_size: 5, micro_batch_size: 2, sequence_length: 8, seed: 17, SETTING
+   optimizer: {type: adamw, learning_rate: 3.0e-3}}
+)";
+
+// An encoder-decoder of texts: sources and targets of few lengths, whose padding differs.
+constexpr const char* kWriting = R"(
+name: writing
+kind: pretrain
+model:
+  family: t5
+  config: {num_layers: 1, num_heads: 2, d_model: 16, d_kv: 8, d_ff: 24, vocab_size: 257,
+           relative_attention_num_buckets: 8, relative_attention_max_distance: 8,
+           feed_forward_proj: gated-gelu, dropout_rate: 0.1}
+tokenizer: {type: byte}
+tasks: [{name: write, type: seq2seq, data: {train: obj-targets, format: jsonl}}]
+training:
+  {steps: 50, batch_size: 5, micro_batch_size: 2, sequence_length: 8, target_length: 6, seed: 17,
+   SETTING optimizer: {type: adamw, learning_rate: 3.0e-3}}
+)";
+
+// And of recordings, each of 50 tokens.
+constexpr const char* kHearing = R"(
+name: hearing
+kind: pretrain
+model:
+  family: whisper
+  config: {encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2,
+           decoder_attention_heads: 2, d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24,
+           num_mel_bins: 5, max_source_positions: 50, max_target_positions: 6, vocab_size: 257,
+           decoder_start_token_id: 256, pad_token_id: 256, dropout: 0.1, attention_dropout: 0.1,
+           activation_dropout: 0.1}
+tokenizer: {type: byte}
+tasks: [{type: speech_recognition, data: {train: obj-recordings, format: audio}}]
+training:
+  {steps: 50, batch_size: 5, micro_batch_size: 2, seed: 17, SETTING
    optimizer: {type: adamw, learning_rate: 3.0e-3}}
 )";
 
@@ -74,8 +109,7 @@ class WrongLabel final : public Task {
 
 class GpuTrainer : public Trainer {
  protected:
-  static std::string job(const std::string& setting) {
-    std::string text = kJob;
+  static std::string job(const std::string& setting, std::string text = kJob) {
     return text.replace(text.find("SETTING"), 7, setting);
   }
   // Of rank 0; `between` is called before each step.
@@ -83,7 +117,7 @@ class GpuTrainer : public Trainer {
               MeshDegrees mesh = {},
               const std::function<void(Training&, Rank&, int)>& between = {}) {
     Outcome outcome;
-    proto::LaunchRecord launch = record(job(setting), mesh);
+    proto::LaunchRecord launch = record(job(setting, text_), mesh);
     if (adapts_) {
       launch.mutable_spec()->mutable_parallel()->set_zero(mesh.data > 1 ? 1 : 0);
       proto::AdapterSpec& adapter = *launch.mutable_spec()->mutable_adapter();
@@ -101,7 +135,7 @@ class GpuTrainer : public Trainer {
           Outcome mine;
           for (int step = 0; step < steps; ++step) {
             if (between) between(training, rank, step);
-            TrainingTask& task = training.tasks[static_cast<size_t>(step % 2)];
+            TrainingTask& task = training.tasks[static_cast<size_t>(step) % training.tasks.size()];
             const StepResult result = run_step(rank, spec, training, task, 3e-3);
             training.state.set_step(step + 1);
             mine.losses.push_back(result.loss);
@@ -116,6 +150,19 @@ class GpuTrainer : public Trainer {
         place);
     return outcome;
   }
+  // Every third target is shorter than the others, which are cut.
+  void add_targets() {
+    fs::create_directories(folder_ / "obj-targets");
+    std::ofstream rows(folder_ / "obj-targets" / "rows.jsonl");
+    for (int i = 0; i < 31; ++i) {
+      rows << R"({"text": ")" << std::string(static_cast<size_t>(i % 4 == 0 ? 3 : 12), "xyz"[i % 3])
+           << i << R"(", "target": ")" << (i % 3 == 0 ? "no" : "longer ") << i << "\"}\n";
+    }
+  }
+  // Each micro-batch of a step is recorded, in both precisions and on two ranks of data.
+  void expect_recordings_of_sources_and_targets();
+
+  std::string text_ = kJob;
   bool adapts_ = false;  // all linear maps, whose trunk is frozen as it was drawn
   bool dora_ = false;
   static void expect_same(const Outcome& a, const Outcome& b) {
@@ -160,6 +207,41 @@ TEST_F(GpuTrainer, AdaptersGiveTheSameBitsRecordedAndFollowTheCpu) {
       }
     }
   }
+}
+
+void GpuTrainer::expect_recordings_of_sources_and_targets() {
+  for (const auto& [setting, data, order] :
+       {std::tuple{"", 1, cuda_on_cpu::Order::kForward},
+        {"precision: bf16, activation_checkpointing: full,", 1, cuda_on_cpu::Order::kReverse},
+        {"precision: fp16,", 2, cuda_on_cpu::Order::kForward}}) {
+    SCOPED_TRACE(setting);
+    cuda_on_cpu::set_schedule({order});
+    const MeshDegrees mesh{.data = data};
+    const Outcome eager = run(setting, 6, false, on_gpu, mesh);
+    const Outcome recorded = run(setting, 6, true, on_gpu, mesh);
+    expect_same(recorded, eager);
+    if (data == 1) {
+      EXPECT_EQ(recorded.counts.recorded, 3);  // of two rows, of two more, of the last one
+      EXPECT_EQ(recorded.counts.replayed, 6 * 3 - recorded.counts.eager);
+    }
+    EXPECT_GT(recorded.counts.replayed, 0);
+    const Outcome cpu = run(setting, 6, true, {}, mesh);
+    for (size_t i = 0; i < cpu.losses.size(); ++i) {
+      EXPECT_NEAR(recorded.losses[i] / cpu.losses[i], 1, *setting == 0 ? 1e-4 : 2e-2) << i;
+    }
+  }
+}
+
+TEST_F(GpuTrainer, RecordedPassesReadTheSourcesOfTexts) {
+  text_ = kWriting;
+  add_targets();
+  expect_recordings_of_sources_and_targets();
+}
+
+TEST_F(GpuTrainer, RecordedPassesReadRecordings) {
+  text_ = kHearing;
+  add_recordings(9);
+  expect_recordings_of_sources_and_targets();
 }
 
 // A step that is left out and a scale that changes go through the same recordings.
