@@ -6,8 +6,7 @@ file(COPY ${PROGRAM} DESTINATION ${FOLDER})
 foreach(script run.sh ops.sh bench.py peer.py kernel_times.py)
   file(COPY ${SOURCE}/tests/gpu/${script} DESTINATION ${FOLDER})
 endforeach()
-# Encoder-decoders run on CPUs only.
-file(COPY ${SOURCE}/tests/fixtures/golden DESTINATION ${FOLDER} PATTERN "t5-*" EXCLUDE)
+file(COPY ${SOURCE}/tests/fixtures/golden DESTINATION ${FOLDER})
 get_filename_component(name ${PROGRAM} NAME)
 execute_process(COMMAND ${STRIP} ${FOLDER}/${name} COMMAND_ERROR_IS_FATAL ANY)
 file(GET_RUNTIME_DEPENDENCIES EXECUTABLES ${PROGRAM} RESOLVED_DEPENDENCIES_VAR libraries

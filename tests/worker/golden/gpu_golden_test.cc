@@ -1,7 +1,10 @@
-// Whole training on a GPU made of fibers: GPT-2's and Llama's forward and backward passes, clipping
-// and AdamW, in fp32 and bf16, against what transformers computed in float64; and on several such
-// GPUs that cut the model between them over NCCL.
+// Whole training on a GPU made of fibers: the forward and backward passes of each family and task,
+// clipping and AdamW, in fp32 and bf16, against what transformers computed in float64; and on
+// several such GPUs that cut the model between them over NCCL.
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
 
 #include "cluster/comm/threads/thread_ranks.h"
 #include "kernels/cuda/device.h"
@@ -82,6 +85,58 @@ TEST(GpuGolden, GroupedQueriesCutBetweenFour) {
   expect_within(run(read("llama-gqa", 1), {.tensor = 4}, DType::kF32));
 }
 
+// The other families and tasks, and adapters, one update each.
+class GpuGoldenCase : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(GpuGoldenCase, IsWithinTheAim) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read(GetParam(), 1), {}, DType::kF32));
+}
+
+std::string case_name(const ::testing::TestParamInfo<const char*>& param) {
+  std::string text = param.param;
+  std::ranges::replace(text, '-', '_');
+  return text;
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, GpuGoldenCase,
+                         ::testing::Values("llama-rope-llama3", "mistral-window", "qwen2-tied",
+                                           "qwen3-qknorm", "bert-sequence", "distilbert-sequence",
+                                           "bert-masked", "roberta-masked", "bert-token",
+                                           "bert-choice", "bert-question", "bert-embedding",
+                                           "vit-image", "lora-gpt2", "lora-llama-rslora",
+                                           "dora-llama"),
+                         case_name);
+
+// An encoder and a decoder, of texts and of recordings.
+class GpuGoldenTargets : public GpuGoldenCase {};
+
+TEST_P(GpuGoldenTargets, AreWithinTheAim) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kSeeded, 7});
+  expect_within(run(read(GetParam(), 1), {}, DType::kF32));
+}
+
+TEST_P(GpuGoldenTargets, AreWithinTheAimCutBetweenTwo) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read(GetParam(), 1), {.tensor = 2}, DType::kF32));
+}
+
+// Of each row, of source and target, each rank has a part.
+TEST_P(GpuGoldenTargets, AreWithinTheAimWhereTokensAreShared) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read(GetParam(), 1), {.sequence = 2}, DType::kF32));
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, GpuGoldenTargets,
+                         ::testing::Values("t5-relu", "t5-v1_1", "whisper-speech"), case_name);
+
+TEST(GpuGolden, TargetsInBf16) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kReverse});
+  for (const char* name : {"t5-v1_1", "whisper-speech"}) {
+    expect_within(run(read(name, 1), {}, DType::kBF16));
+  }
+}
+
 // Scores with terms by distance and segment, of all queries at their tokens' places, and of what is
 // predicted behind them.
 class GpuGoldenRelative : public ::testing::TestWithParam<const char*> {};
@@ -102,11 +157,7 @@ TEST_P(GpuGoldenRelative, IsWithinTheAimCutBetweenTwo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, GpuGoldenRelative,
-                         ::testing::Values("xlnet-sequence", "xlnet-permutation"),
-                         [](const auto& param) {
-                           const std::string name = param.param;
-                           return name.substr(name.find('-') + 1);
-                         });
+                         ::testing::Values("xlnet-sequence", "xlnet-permutation"), case_name);
 
 }  // namespace
 }  // namespace weft::golden
