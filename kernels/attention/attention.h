@@ -64,7 +64,7 @@ constexpr double kLeastScore = -0x1p14;
 //   + bias[b, n, i, j], where there is one, together at least kLeastScore; but -infinity hides,
 //   + distance_bias[n, R + clamp(key_position - query_position, -R, R)], where there is one: the
 //   relative position bias of Raffel et al. 2020, its buckets laid out by distance. Of several
-//   groups of rows, each as many one behind the other, each has a table, on a CPU.
+//   groups of rows, each as many one behind the other, each has a table.
 // A sink adds exp(sinks[n]) to the sum below the fraction line of its head (Xiao et al. 2024), so
 // that weights may sum to less than 1.
 struct Parameters {

@@ -15,6 +15,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cuda/device_key.h"
 #include "kernels/tensor/half.h"
@@ -60,8 +61,10 @@ struct AttentionRules {
   const int64_t *query_document = nullptr, *key_document = nullptr;
   ScoreTable<uint8_t> mask;             // 0 hides
   ScoreTable<void> bias;                // of q's type
-  const void* distance_bias = nullptr;  // [heads, 2 distance_reach + 1], of q's type
+  const void* distance_bias = nullptr;  // [groups, heads, 2 distance_reach + 1], of q's type
   int64_t distance_reach = 0;
+  // Of a group, one group's behind the other's; more than there are: all have one table.
+  int64_t distance_rows = std::numeric_limits<int64_t>::max();
   const void* sinks = nullptr;  // [heads], of q's type
   double dropout_rate = 0;
   DeviceKey dropout_key;
@@ -132,8 +135,9 @@ void attention_bias_gradient(const AttentionShape& shape, const AttentionRules& 
                              const float* log_sum_exp, const float* delta, BiasSharing shared,
                              T* d_bias, void* scratch, cudaStream_t stream);
 
-// The gradient of rules.distance_bias, in fp32. Overwritten. scratch: so many bytes.
-int64_t attention_distance_scratch_bytes(const AttentionShape& shape, int64_t reach);
+// The gradient of rules.distance_bias, in fp32. Overwritten. Of groups each one's has the bits that
+// it would have alone. scratch: so many bytes.
+int64_t attention_distance_scratch_bytes(const AttentionShape& shape, const AttentionRules& rules);
 template <typename T>
 void attention_distance_gradient(const AttentionShape& shape, const AttentionRules& rules,
                                  AttentionHeads<const T> q, AttentionHeads<const T> k,

@@ -1,10 +1,14 @@
 // The gradient of a table by distance. A block takes some tiles of 64 queries of a head of a row
 // and walks over the keys; the gradients of a tile's scores go through shared memory, where a
 // thread adds up each diagonal. So every sum has one order. A block's sums, and no others, stand in
-// memory; a warp then adds up those of an entry. The numerical policy stands in attention.h.
+// memory; a warp then adds up those of an entry. The numerical policy stands in attention.h. Where
+// groups of rows have tables of their own, the blocks of a head of a row depend on its tokens
+// alone.
 //
 // Where the positions of a tile's queries, or keys, do not stand one behind the other (packed rows,
 // where one ends), its diagonals are no distances: each thread looks for what is its own.
+#include <algorithm>
+
 #include "kernels/cuda/attention_backward.cuh"
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/mma.cuh"
@@ -13,14 +17,19 @@ namespace weft::cuda {
 namespace {
 
 constexpr int kDiagonals = 2 * kTileTokens - 1;
+constexpr int64_t kGroupParts = 8;  // of a head of a row, at most, where groups have own tables
 // Of a block's sums: the table's, with kRoom more on either side, which belong to its ends. So a
 // tile's diagonals have entries of their own wherever it stands.
 constexpr int64_t kRoom = kDiagonals - 1;
 __host__ __device__ inline int64_t entries_of(int64_t reach) { return 2 * (reach + kRoom) + 1; }
 
+bool is_grouped(const AttentionShape& shape, const AttentionRules& rules) {
+  return rules.distance_rows <= shape.rows;
+}
 // How many blocks share the queries of a head of a row. Depends on sizes alone.
-int64_t parts_of(const AttentionShape& shape) {
+int64_t parts_of(const AttentionShape& shape, const AttentionRules& rules) {
   const int64_t tiles = (shape.queries + kTileTokens - 1) / kTileTokens;
+  if (is_grouped(shape, rules)) return std::clamp<int64_t>(tiles, 1, kGroupParts);
   const int64_t heads = shape.rows * shape.heads;
   const int64_t wanted = heads == 0 ? 1 : (kDistanceBlocks + heads - 1) / heads;
   return tiles < 1 ? 1 : wanted < tiles ? wanted : tiles;
@@ -169,17 +178,17 @@ __global__ void __launch_bounds__(kAttentionThreads)
   }
 }
 
-// A warp an entry of the table: over the rows, parts and, at the table's ends, what lies beyond.
-__global__ void sum_parts_kernel(const float* sums, int64_t rows, int64_t heads, int64_t parts,
-                                 int64_t reach, float* d_table) {
+// A warp an entry of a table: over its rows, parts and, at the table's ends, what lies beyond.
+__global__ void sum_parts_kernel(const float* sums, int64_t groups, int64_t rows, int64_t heads,
+                                 int64_t parts, int64_t reach, float* d_table) {
   const int64_t entries = entries_of(reach), width = 2 * reach + 1;
-  for (int64_t i = blockIdx.x; i < heads * width; i += gridDim.x) {
-    const int64_t head = i / width, at = i % width;
+  for (int64_t i = blockIdx.x; i < groups * heads * width; i += gridDim.x) {
+    const int64_t first_row = i / width / heads * rows, head = i / width % heads, at = i % width;
     const int64_t first = at == 0 ? 0 : at + kRoom;
     const int64_t past = at == width - 1 ? entries : at + kRoom + 1, count = past - first;
     float total = 0.0F;
     for (int64_t j = threadIdx.x; j < rows * parts * count; j += kWarp) {
-      const int64_t part = j / count, row = part / parts;
+      const int64_t part = j / count, row = first_row + part / parts;
       total += sums[((row * heads + head) * parts + part % parts) * entries + first + j % count];
     }
     total = warp_reduce<Add>(total);
@@ -202,9 +211,9 @@ struct DistanceLaunch {
 
 }  // namespace
 
-int64_t attention_distance_scratch_bytes(const AttentionShape& shape, int64_t reach) {
-  return attention_scratch_bytes(shape) + shape.rows * shape.heads * parts_of(shape) *
-                                              entries_of(reach) *
+int64_t attention_distance_scratch_bytes(const AttentionShape& shape, const AttentionRules& rules) {
+  return attention_scratch_bytes(shape) + shape.rows * shape.heads * parts_of(shape, rules) *
+                                              entries_of(rules.distance_reach) *
                                               static_cast<int64_t>(sizeof(float));
 }
 
@@ -221,12 +230,14 @@ void attention_distance_gradient(const AttentionShape& shape, const AttentionRul
       reinterpret_cast<float*>(static_cast<char*>(scratch) + attention_scratch_bytes(shape));
   const DistanceArguments<T> call{
       {attention_of(shape, rules, ranges, aligned), q, k, v, d_out, log_sum_exp, delta, {}, {}, {}},
-      parts_of(shape),
+      parts_of(shape, rules),
       sums};
   with_width(shape.widest(), DistanceLaunch<T>{call, stream});
   const int64_t reach = rules.distance_reach;
-  launch(stream, blocks_of(shape.heads * (2 * reach + 1), 1), kWarp, sum_parts_kernel,
-         static_cast<const float*>(sums), shape.rows, shape.heads, call.parts, reach, d_table);
+  const int64_t rows = is_grouped(shape, rules) ? rules.distance_rows : shape.rows;
+  const int64_t groups = is_grouped(shape, rules) ? shape.rows / rows : 1;
+  launch(stream, blocks_of(groups * shape.heads * (2 * reach + 1), 1), kWarp, sum_parts_kernel,
+         static_cast<const float*>(sums), groups, rows, shape.heads, call.parts, reach, d_table);
 }
 
 #define WEFT_INSTANTIATE(T)                                                                    \

@@ -255,8 +255,11 @@ __device__ __noinline__ Score bent_score(const Attention& a, const ScorePlace& a
     }
     if (a.rules.distance_bias != nullptr) {
       const int64_t reach = a.rules.distance_reach, middle = at.head * (2 * reach + 1) + reach;
-      score.value += widen(
-          static_cast<const T*>(a.rules.distance_bias)[middle + max(-reach, min(ahead, reach))]);
+      const T* table = static_cast<const T*>(a.rules.distance_bias);
+      if (a.rules.distance_rows <= a.shape.rows) {
+        table += at.row / a.rules.distance_rows * a.shape.heads * (2 * reach + 1);
+      }
+      score.value += widen(table[middle + max(-reach, min(ahead, reach))]);
     }
   }
   if (a.rules.bias.data != nullptr && exists) {

@@ -62,7 +62,8 @@ struct Rules {
   AttentionRules rules;
 };
 
-Rules rules_of(attention::Parameters contiguous, const DeviceKey& dropout_key, Allocator& memory) {
+Rules rules_of(attention::Parameters contiguous, int64_t rows, const DeviceKey& dropout_key,
+               Allocator& memory) {
   Rules held{std::move(contiguous), {}, {}};
   const attention::Parameters& parameters = held.parameters;
   const attention::Visibility& seen = parameters.visibility;
@@ -84,11 +85,10 @@ Rules rules_of(attention::Parameters contiguous, const DeviceKey& dropout_key, A
   rules.key_document = numbers(seen.key_document);
   rules.mask = table_of<uint8_t>(seen.mask);
   rules.bias = table_of<void>(parameters.bias);
-  if (parameters.distance_bias) {
-    WEFT_CHECK(parameters.distance_bias.shape().dims() == 2, "{} tables by distance",
-               parameters.distance_bias.dim(0));
-    rules.distance_bias = parameters.distance_bias.raw();
-    rules.distance_reach = (parameters.distance_bias.dim(1) - 1) / 2;
+  if (const Tensor& tables = parameters.distance_bias) {
+    rules.distance_bias = tables.raw();
+    rules.distance_reach = (tables.shape()[-1] - 1) / 2;
+    if (tables.shape().dims() == 3) rules.distance_rows = rows / tables.dim(0);
   }
   rules.sinks = parameters.sinks ? parameters.sinks.raw() : nullptr;
   const attention::WeightDropout& dropout = parameters.dropout;
@@ -181,7 +181,8 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
   if (output.elements() == 0) return;
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v);
-  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
+  const Rules held =
+      rules_of(contiguous(parameters), shape.rows, device_key(parameters.dropout.key), memory_);
   if (auto call = cudnn_call_of(shape, held.rules, q.dtype());
       call && output.dtype() == q.dtype()) {
     call->q = heads_of<void>(query);
@@ -217,7 +218,8 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse);
-  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
+  const Rules held =
+      rules_of(contiguous(parameters), shape.rows, device_key(parameters.dropout.key), memory_);
   const bool whole = output && output.dtype() == q.dtype() && dq.dtype() == q.dtype();
   if (auto call = cudnn_call_of(shape, held.rules, q.dtype()); call && whole) {
     const Tensor out = with_tight_features(output);
@@ -262,7 +264,8 @@ void Gpu::attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
-  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
+  const Rules held =
+      rules_of(contiguous(parameters), shape.rows, device_key(parameters.dropout.key), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   const BiasSharing shared{d_bias.dim(0) == 1, d_bias.dim(1) == 1};
   for_floating(q, "attention", [&]<typename T>() {
@@ -282,9 +285,10 @@ void Gpu::attention_distance_gradient(const Tensor& q, const Tensor& k, const Te
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
-  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
-  const Tensor room = scratch(
-      Shape{attention_distance_scratch_bytes(shape, held.rules.distance_reach)}, DType::kU8);
+  const Rules held =
+      rules_of(contiguous(parameters), shape.rows, device_key(parameters.dropout.key), memory_);
+  const Tensor room =
+      scratch(Shape{attention_distance_scratch_bytes(shape, held.rules)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     cuda::attention_distance_gradient<T>(
         shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),

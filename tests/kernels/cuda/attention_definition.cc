@@ -77,7 +77,8 @@ int64_t ahead_of(const AttentionShape& s, const AttentionInputs& in, int64_t row
 size_t entry_of(const Setting& t, const AttentionInputs& in, int64_t row, int64_t head,
                 int64_t query, int64_t key) {
   const int64_t ahead = ahead_of(t.shape, in, row, query, key);
-  return static_cast<size_t>(head * (2 * t.reach + 1) + t.reach +
+  const int64_t table = row * t.groups / t.shape.rows * t.shape.heads + head;
+  return static_cast<size_t>(table * (2 * t.reach + 1) + t.reach +
                              std::clamp(ahead, -t.reach, t.reach));
 }
 
@@ -191,7 +192,9 @@ AttentionInputs attention_inputs(const Setting& t, double (*rounded)(double)) {
   in.v = rounded_values(s.rows * s.key_heads * s.keys * s.value_width, 63, rounded);
   in.d_out = rounded_values(s.rows * s.heads * s.queries * s.value_width, 64, rounded);
   if (!t.bias.empty()) in.bias = rounded_values(ScoreDims(s, t.bias).elements(), 65, rounded);
-  if (t.reach >= 0) in.by_distance = rounded_values(s.heads * (2 * t.reach + 1), 67, rounded);
+  if (t.reach >= 0) {
+    in.by_distance = rounded_values(t.groups * s.heads * (2 * t.reach + 1), 67, rounded);
+  }
   if (t.sinks) in.sinks = rounded_values(s.heads, 66, rounded);
   add_tokens(t, in);
   for (int64_t head = 0; head < s.heads; ++head) {

@@ -37,6 +37,7 @@ struct Setting {
   bool sm90 = false;                 // by the kernels of sm_90a
   std::string mask = "", bias = "";  // "whole", "row", "head", "shared": which dims it has
   int64_t reach = -1;                // of a table by distance; -1: none
+  int64_t groups = 1;                // of rows that have such a table each
 };
 
 struct AttentionInputs {

@@ -122,6 +122,68 @@ TEST_P(GpuAttention, FollowsTheCpu) {
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention, ::testing::ValuesIn(cases()),
                          [](const auto& item) { return item.param.name; });
 
+// Two groups of two rows are two attentions, one behind the other, bit for bit: also of some of the
+// heads, and of so many queries that several blocks share a head's.
+TEST(GpuAttentionOfGroups, EachHasTheBitsOfItsOwn) {
+  constexpr int64_t kHeads = 4, kTokens = 150, kReach = 30;
+  Place cpu(make_caching_allocator()), gpu(take_gpu());
+  struct Some {
+    int64_t start, length;
+  };
+  // q, k, v and the tables with their gradients, and the result, of these rows, groups and heads.
+  const auto computed = [&](Some groups, Some heads) {
+    Tape tape;
+    Context cx = gpu.context;
+    cx.tape = &tape;
+    std::vector<Tensor> some;
+    for (int i = 0; i < 4; ++i) {
+      const bool table = i == 3;
+      const Shape shape = table ? Shape{2, kHeads, 2 * kReach + 1} : Shape{4, kHeads, kTokens, 8};
+      const Tensor all = ops::cast(
+          cpu.context, testing::random_tensor(cpu.context, shape, 30 + static_cast<uint64_t>(i)),
+          DType::kF32);
+      const int64_t rows = table ? 1 : 2;  // of a group
+      const Tensor rows_of =
+          ops::slice(cpu.context, all, 0, rows * groups.start, rows * groups.length);
+      const Tensor part = ops::slice(cpu.context, rows_of, 1, heads.start, heads.length);
+      some.push_back(to_allocator(ops::contiguous(cpu.context, part), *gpu.memory));
+      some.back().set_requires_grad(true);
+    }
+    Parameters p;
+    p.distance_bias = some[3];
+    const Tensor y = scaled_dot_product(cx, some[0], some[1], some[2], p);
+    tape.backward(cx, y);
+    std::vector<std::vector<float>> results{
+        to_allocator(y.detach(), *cpu.memory).to_vector<float>()};
+    for (const Tensor& x : some) {
+      const Tensor here = to_allocator(x.grad(), *cpu.memory);
+      results.push_back(ops::contiguous(cpu.context, here).to_vector<float>());
+    }
+    return results;
+  };
+  const auto whole = computed({0, 2}, {0, kHeads});
+  for (const int64_t group : {0, 1}) {
+    for (const int64_t head : {0, 2}) {
+      const auto part = computed({group, 1}, {head, 2});
+      for (size_t i = 0; i < whole.size(); ++i) {
+        const auto rows = static_cast<size_t>(i < 4 ? 2 : 1);
+        const size_t of_head = part[i].size() / rows / 2;
+        for (size_t row = 0; row < rows; ++row) {
+          const auto from =
+              whole[i].begin() +
+              static_cast<ptrdiff_t>(
+                  ((static_cast<size_t>(group) * rows + row) * kHeads + static_cast<size_t>(head)) *
+                  of_head);
+          const auto own = part[i].begin() + static_cast<ptrdiff_t>(row * 2 * of_head);
+          EXPECT_TRUE(std::equal(own, own + static_cast<ptrdiff_t>(2 * of_head), from))
+              << "part " << i << " of group " << group << ", heads from " << head << ", row "
+              << row;
+        }
+      }
+    }
+  }
+}
+
 // What cuDNN takes, where it can be loaded: in the tests on a CPU always.
 std::vector<Case> cudnn_cases() {
   Case plain{"plain"};

@@ -126,6 +126,7 @@ AttentionRules rules_of(const Setting& t, const AttentionInputs& in, DeviceMemor
   if (t.reach >= 0) {
     rules.distance_bias = memory.input(as_elements<T>(in.by_distance));
     rules.distance_reach = t.reach;
+    if (t.groups > 1) rules.distance_rows = t.shape.rows / t.groups;
   }
   if (t.sinks) rules.sinks = memory.input(as_elements<T>(in.sinks));
   rules.first_row = 1;
@@ -213,7 +214,7 @@ std::string check_setting(const KernelSet& set, const Setting& t, double toleran
   }
   float* d_table = memory.output<float>(static_cast<int64_t>(in.by_distance.size()));
   if (t.reach >= 0) {
-    void* room = memory.output<char>(attention_distance_scratch_bytes(t.shape, t.reach));
+    void* room = memory.output<char>(attention_distance_scratch_bytes(t.shape, rules));
     kernels.attention_distance_gradient(t.shape, rules, q, k, v, d_out, lse, delta, d_table, room,
                                         nullptr);
   }
@@ -328,6 +329,9 @@ std::string check_attention_distances(const KernelSet& set) {
   settings.push_back({.name = "nearest", .shape = shape, .causal = true, .reach = 1});
   settings.push_back(
       {.name = "gaps", .shape = shape, .padded = true, .shifted = true, .reach = 40});
+  settings.push_back(
+      {.name = "groups", .shape = shape_of(4, 2, 1, 70, 70, 16), .causal = true, .reach = 40});
+  settings.back().groups = 2;
   settings.push_back({.name = "no keys", .shape = shape_of(1, 2, 1, 5, 0, 32), .reach = 2});
   settings.push_back({.name = "no queries", .shape = shape_of(1, 2, 1, 0, 5, 32), .reach = 2});
   Setting all{

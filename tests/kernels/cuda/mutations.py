@@ -444,6 +444,8 @@ MUTATIONS = [
      "[middle + max(-reach, min(ahead, reach))]", "[middle - max(-reach, min(ahead, reach))]"),
     ("distances_of_the_first_head", "attention_distances", FORWARD, RULES,
      "middle = at.head * (2 * reach + 1) + reach", "middle = reach"),
+    ("distances_of_the_first_group", "attention_distances", FORWARD, RULES,
+     "at.row / a.rules.distance_rows", "0 * at.row"),
     ("diagonals_turned_round", "attention_distances", DISTANCES, DISTANCE_FILES,
      "scores[query * kScorePitch + query + ahead]", "scores[(query + ahead) * kScorePitch + query]"),
     ("gaps_taken_for_none", "attention_distances", DISTANCES, DISTANCE_FILES,
@@ -456,6 +458,8 @@ MUTATIONS = [
      "      __syncthreads();  // the gradients are there\n", ""),
     ("diagonals_of_the_first_row_alone", "attention_distances", DISTANCES, DISTANCE_FILES,
      "j < rows * parts * count", "j < parts * count"),
+    ("diagonals_of_the_first_group_alone", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "row = first_row + part", "row = part"),
     # ---- attention on sm_90a
     ("keys_not_waited_for", "attention_sm90", SM90, SM90_FORWARD,
      "  room.of_keys.wait_full(n);\n", "  if (n == 0) room.of_keys.wait_full(n);\n"),
