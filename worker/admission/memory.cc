@@ -97,8 +97,12 @@ int64_t block_backward(const Sizes& s, int64_t workspace) {
 int64_t cudnn_workspace(const Sizes& s) {
   const auto within = [](int64_t bytes) { return bytes <= kCudnnWorkspaceMax ? bytes : 0; };
   const int64_t dots = kSingle * s.tokens * s.heads;
-  return std::max(s.ordered_by_cudnn ? within(s.element * s.scores + dots) : 0,
-                  s.unordered_by_cudnn ? within(kSingle * s.tokens * s.features + dots) : 0);
+  int64_t most = 0;
+  for (const ByCudnn& each : s.by_cudnn) {
+    if (each.ordered) most = std::max(most, within(s.element * each.scores + dots));
+    if (each.unordered) most = std::max(most, within(kSingle * s.tokens * s.features + dots));
+  }
+  return most;
 }
 
 // On a GPU at work for a block's attention, beyond what it is on a CPU. The gradient of scores with
@@ -157,13 +161,19 @@ int64_t gradients_held(const StepMemory& m, int64_t sent) {
   return staying + waiting + summed;
 }
 
+// At work in the backward pass of a block of the stack.
+void set_backward(MemoryEstimate& moment, const Sizes& s) {
+  moment.workspace = block_backward(s, 0);
+  moment.gpu_more = block_backward(s, gpu_workspace(s)) - moment.workspace;
+}
+
 // Of an encoder-decoder the backward pass of the encoder's last block, when the decoder's gradients
 // are there or travel, `at_work` those of the block itself; of other models that of the last block.
 MemoryEstimate turning(const StepMemory& m, MemoryEstimate backward, int64_t at_work) {
   if (!m.source) return backward;
   backward.gradients = at_work + gradients_held(m, kSingle * m.parameters.decoder_gradients);
   backward.activations = m.batch() + m.kept_source();
-  backward.workspace = block_backward(*m.source, 0);
+  set_backward(backward, *m.source);
   return backward;
 }
 
@@ -185,8 +195,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   backward.gradients = m.earlier + m.table + kSingle * parameters.largest_gradient +
                        (m.table_leaves ? share(m.table, s.replicas) : 0);
   backward.activations = m.kept;
-  backward.workspace = block_backward(s, 0);
-  backward.gpu_more = block_backward(s, gpu_workspace(s)) - backward.workspace;
+  set_backward(backward, s);
 
   // Two blocks further, or one where they leave in turn: gradients travel, and those of the MLP at
   // work wait for the rest of their bucket.
@@ -206,7 +215,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   MemoryEstimate first = backward;
   first.gradients = at_work + gradients_held(m, kSingle * (others - head));
   first.activations = m.batch() + encoder.convolutions() + encoder.kept_block();
-  first.workspace = block_backward(encoder, 0);
+  set_backward(first, encoder);
 
   // The end, when what travels as buckets does.
   const int64_t by_buckets = kSingle * (parameters.trained - parameters.only_rows);

@@ -126,14 +126,23 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   const int64_t groups = config.relative_by_row ? whole_rows : in_blocks ? blocks / replicas : 1;
   relatives = relative ? groups * (2 * stack.length - 1) : 0;
   gpu_relatives = relative ? relatives_on_gpu(whole_rows * heads, config.head_features, stack) : 0;
+  if (half && sequence == 1 && !in_blocks) find_cudnn(config, training, stack);
+}
+
+void Sizes::find_cudnn(const ModelConfig& config, const proto::TrainingSpec& training,
+                       const StackShape& stack) {
   const int64_t width = config.head_features;
   const bool some_whole = config.attention.window_left < 0 ||
                           (config.other_layers > 0 && config.other_attention.window_left < 0);
-  const bool may_use_cudnn = half && sequence == 1 && !in_blocks && some_whole;
-  ordered_by_cudnn = may_use_cudnn && width > kCudnnWidthMin && stack.length >= kCudnnTokensMin;
-  unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
-                       training.reproducible() == proto::REPRODUCIBLE_NONE &&
-                       stack.length >= kCudnnUnorderedTokensMin;
+  const bool any_order = training.reproducible() == proto::REPRODUCIBLE_NONE;
+  const auto to_keys = [&](int64_t keys) {
+    const int64_t least = std::min(stack.length, keys);
+    return ByCudnn{width > kCudnnWidthMin && least >= kCudnnTokensMin,
+                   any_order && width >= kCudnnWidthMin && least >= kCudnnUnorderedTokensMin,
+                   batch * heads * stack.length * keys};
+  };
+  if (some_whole && distances == 0 && !relative) by_cudnn[0] = to_keys(stack.length);
+  if (stack.source > 0) by_cudnn[1] = to_keys(stack.source);
 }
 
 void Sizes::share_heads(const ModelConfig& config) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
 #include <vector>
@@ -22,6 +23,13 @@ inline int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) 
 // is filled up to whole units (kernels/cuda/gpu_losses.cc).
 int64_t gpu_logit_columns(int64_t vocabulary);
 int64_t gpu_logit_rows(int64_t vocabulary, int64_t element);
+
+// Of an attention's gradients that cuDNN may compute on a GPU: in the order that repeats, or in
+// any.
+struct ByCudnn {
+  bool ordered = false, unordered = false;
+  int64_t scores = 0;
+};
 
 // Sizes of a stack on the rank that has most, named as in worker/models/model.h; what the functions
 // give are bytes.
@@ -59,7 +67,7 @@ struct Sizes {
   double dropout;       // of what they map
   bool gated, gate_apart;
   bool accumulates, fp16;
-  bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
+  std::array<ByCudnn, 2> by_cudnn = {};  // to the stack's own tokens, and to its source
   proto::ActivationCheckpointing recompute;
 
   bool full() const { return recompute == proto::ACTIVATION_CHECKPOINTING_FULL; }
@@ -103,6 +111,8 @@ struct Sizes {
   static constexpr int64_t kBucketBytes = 8;
   // (kernels/cuda/gpu_relative.cc)
   int64_t relatives_on_gpu(int64_t pairs, int64_t width, const StackShape& stack) const;
+  void find_cudnn(const ModelConfig& config, const proto::TrainingSpec& training,
+                  const StackShape& stack);
   // Of topology-invariant training, among the ranks of a row.
   void share_heads(const ModelConfig& config);
 };
