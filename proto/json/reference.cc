@@ -60,7 +60,7 @@ constexpr std::string_view kRules = R"(## Rules across keys
   or there is none, that it begins and ends at the first token.
 - `seq2seq` is for t5, which has no other task, and needs the format jsonl with a text and a
   `data.target`. `training.target_length` is for it and for `speech_recognition`, and at least
-  `parallel.sequence`. Both refuse `adapter` and `resources.device: gpu`.
+  `parallel.sequence`. Both refuse `adapter`.
 - `speech_recognition` is for whisper, which has no other task. `training.sequence_length` is its
   `max_source_positions`, or left out, and `training.target_length` at most its
   `max_target_positions`, or left out; `parallel.sequence` is at most either. It needs the format

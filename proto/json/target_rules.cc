@@ -45,11 +45,6 @@ Status finish_targets(proto::JobSpec& spec, const Refusal& refuse) {
         "must be at most training.target_length = " + std::to_string(training.target_length()) +
             ", or some ranks would have no tokens of targets");
   }
-  if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
-    return refuse("resources.device", "gpu",
-                  "must be cpu with " + type + ", which runs on CPUs only");
-  }
-  spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_CPU);
   return {};
 }
 

@@ -17,7 +17,7 @@ namespace weft {
 // data.target of a task at `path`, and what it needs of the data; refused of other tasks.
 Status finish_target(proto::TaskSpec& task, const std::string& path, const Refusal& refuse);
 
-// training.target_length, and what an encoder-decoder is not trained with; the device is the CPU.
+// training.target_length, and what an encoder-decoder is not trained with.
 Status finish_targets(proto::JobSpec& spec, const Refusal& refuse);
 
 }  // namespace weft
