@@ -24,6 +24,16 @@ inline Pack power_in(const Pack& shifted) {
 inline Pack abs_of(const Pack& x) {
   return each([](const auto& v) { return floats_of(bits_of(v) & 0x7FFFFFFF); }, x);
 }
+inline Pack with_sign_of(const Pack& x, const Pack& sign) {
+  return each(
+      [](const auto& a, const auto& b) {
+        return floats_of((bits_of(a) & 0x7FFFFFFF) | (bits_of(b) & ~0x7FFFFFFF));
+      },
+      x, sign);
+}
+inline Pack sqrt_of(const Pack& x) {
+  return each([](const auto& v) { return Lanes<float>(_mm256_sqrt_ps(v)); }, x);
+}
 // Of NaN the second of what is compared.
 inline Pack at_most(float bound, const Pack& x) {
   return each([=](const auto& v) { return Lanes<float>(_mm256_min_ps(_mm256_set1_ps(bound), v)); },

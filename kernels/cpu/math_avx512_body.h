@@ -18,6 +18,17 @@ inline Ints sum_of_bits(const Ints& x, const Ints& y) {
   return reinterpret_cast<Ints>(reinterpret_cast<Unsigned>(x) + reinterpret_cast<Unsigned>(y));
 }
 
+inline Floats abs_of(const Floats& x) { return floats_of(bits_of(x) & 0x7FFFFFFF); }
+inline Floats with_sign_of(const Floats& x, const Floats& sign) {
+  return floats_of((bits_of(x) & 0x7FFFFFFF) | (bits_of(sign) & ~0x7FFFFFFF));
+}
+inline Floats sqrt_of(const Floats& x) { return _mm512_sqrt_ps(x); }
+// One of them may be one number for all lanes.
+template <typename X, typename Y>
+inline Floats chosen(const Ints& mask, const X& x, const Y& y) {
+  return mask ? x : y;
+}
+
 // table[i mod 16], table[i mod 32]
 inline Floats pick(const float* table, const Ints& i) {
   return _mm512_permutexvar_ps(reinterpret_cast<__m512i>(i), _mm512_load_ps(table));
@@ -92,8 +103,9 @@ inline Floats cut_of(const Floats& u) {
 }
 // The scale may be infinity.
 inline Floats one_and(const Power& power) { return 1.0F + power.scale * (1.0F + power.rest); }
+inline Floats one_and_exp_of(const Floats& u) { return one_and(near_exp_of(u)); }
 inline Floats gate_of(const Floats& u) {
-  return 1.0F / one_and(near_exp_of(cut_of<-87.0F, kInfinite>(u)));
+  return 1.0F / one_and_exp_of(cut_of<-87.0F, kInfinite>(u));
 }
 // The sigmoid of x for results of bf16: errs by less than 2^-12.3, and not where it is 1. 0 below
 // -128 ln 2, where 2^(i / 16) becomes infinite; of NaN anything.

@@ -4,8 +4,8 @@
 // Numerical policy: float exp is a polynomial of degree 5 on [-ln2/2, ln2/2], the one of that
 // degree with the least relative error, 1.1e-7 (with roundings below 2.5e-7); float's normal
 // distribution has a relative error below 6e-7 where its argument is above -4, 5e-6 down to where
-// it is no normal number; float log, log1p, expm1 and pow are those of glibc's vector library (at
-// most 4 units in the last place); double uses the C library. With AVX-512, math_avx512_body.h;
+// it is no normal number; float log, expm1 and pow are those of glibc's vector library (at most 4
+// units in the last place); double uses the C library. With AVX-512, math_avx512_body.h;
 // with AVX2, functions of a pack of vectors (map_body.h), math_avx2_body.h.
 
 constexpr float kExpLow = -87.3F, kExpHigh = 88.72F;
@@ -78,17 +78,6 @@ inline double one_and_exp_of(double u) { return 1 + __builtin_exp(u); }
 inline float abs_of(float x) { return __builtin_fabsf(x); }
 inline double abs_of(double x) { return __builtin_fabs(x); }
 
-inline float tanh_of(float x) {
-  const float a = __builtin_fabsf(x), z = x * x;
-  const float p = polynomial(z, -5.70498872745e-3F, 2.06390887954e-2F, -5.37397155531e-2F,
-                             1.33314422036e-1F, -3.33332819422e-1F);
-  const float near = p * z * x + x;
-  const float twice = 2 * a, cut = twice > 89.0F ? 89.0F : twice;  // NaN stays NaN
-  const float far = __builtin_copysignf(1.0F - 2.0F / one_and_exp_of(cut), x);
-  return a < 0.625F ? near : far;
-}
-inline double tanh_of(double x) { return __builtin_tanh(x); }
-
 // e^(-x^2 / 2); of NaN anything.
 template <typename V>
 inline V bell_of(const V& x) {
@@ -151,22 +140,16 @@ inline V gate_of(const V& u) {
   return 1.0F / one_and_exp_of(cut_of<-87.0F, 89.0F>(u));
 }
 inline double gate_of(double u) { return 1 / one_and_exp_of(u); }
-template <typename T>
-inline T sigmoid_of(T x) {
-  const T gate = gate_of(-x);
-  return x == x ? gate : x;  // NaN stays NaN
-}
 
 inline float log_of(float x) { return ::logf(x); }
 inline double log_of(double x) { return __builtin_log(x); }
-inline float log1p_of(float x) { return ::log1pf(x); }
-inline double log1p_of(double x) { return __builtin_log1p(x); }
 inline float expm1_of(float x) { return ::expm1f(x); }
 inline double expm1_of(double x) { return __builtin_expm1(x); }
 inline float pow_of(float x, float y) { return ::powf(x, y); }
 inline double pow_of(double x, double y) { return __builtin_pow(x, y); }
 inline float sqrt_of(float x) { return __builtin_sqrtf(x); }
 inline double sqrt_of(double x) { return __builtin_sqrt(x); }
+inline float with_sign_of(float x, float sign) { return __builtin_copysignf(x, sign); }
 
 // Whether functions of one number take a whole vector, too, or a pack of vectors.
 #ifdef __AVX512F__
@@ -187,6 +170,35 @@ constexpr bool kVectorMath = false;
 template <typename T>
 constexpr bool kPackMath = false;
 #endif
+
+template <typename V>
+inline V sigmoid_of(const V& x) {
+  return chosen(x == x, gate_of(-x), x);  // NaN stays NaN
+}
+
+// x near 0, else 1 - 2 / (1 + e^2x), which is 1 from 20 on.
+template <typename V>
+inline V tanh_of(const V& x) {
+  const V a = abs_of(x), z = x * x;
+  const V p = polynomial(z, -5.70498872745e-3F, 2.06390887954e-2F, -5.37397155531e-2F,
+                         1.33314422036e-1F, -3.33332819422e-1F);
+  const V near = p * z * x + x;
+  const V far = 1.0F - 2.0F / one_and_exp_of(at_most(40.0F, a + a));  // NaN stays NaN
+  return chosen(a < 0.625F, near, with_sign_of(far, x));
+}
+inline double tanh_of(double x) { return __builtin_tanh(x); }
+
+// log(1 + x) for 0 <= x <= 1, without the rounding of 1 + x: ln 2 or 0 + r + r^2 times the
+// polynomial of math_avx2_body.h, (1 + r) or 2 (1 + r) = 1 + x.
+template <typename V>
+inline V log1p_of(const V& x) {
+  const auto low = x < 0.333333343F;
+  const V r = chosen(low, x, 0.5F * x - 0.5F), base = chosen(low, x, r + 0.693147182F);
+  const V p = polynomial(r, -0x1.3e737cp-3F, 0x1.5a9aa2p-3F, -0x1.4f9934p-3F, 0x1.961348p-3F,
+                         -0x1.00187cp-2F, 0x1.555d7cp-2F, -0x1.ffffc8p-2F);
+  return p * (r * r) + base;
+}
+inline double log1p_of(double x) { return __builtin_log1p(x); }
 
 // The sigmoid of x, for a result of S.
 template <typename S, typename V>

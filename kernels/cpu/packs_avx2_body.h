@@ -44,6 +44,10 @@ inline PackMask operator<=(const Pack& x, const Pack& y) {
   return each<PackMask>([](const auto& a, const auto& b) { return a <= b; }, x, y);
 }
 inline PackMask operator>(const Pack& x, const Pack& y) { return y < x; }
+inline PackMask operator>=(const Pack& x, const Pack& y) { return y <= x; }
+inline PackMask operator==(const Pack& x, const Pack& y) {
+  return each<PackMask>([](const auto& a, const auto& b) { return a == b; }, x, y);
+}
 inline Pack chosen(const PackMask& mask, const Pack& x, const Pack& y) {
   return each([](const auto& m, const auto& a, const auto& b) { return m ? a : b; }, mask, x, y);
 }

@@ -64,8 +64,15 @@ struct GeluErf {
 template <typename S>
 struct Relu {  // NaN stays, so that it is found at the loss
   using T = Wide<S>;
-  static T value(T x) { return x <= T{0} ? T{0} : x; }
-  static T slope(T x) { return x <= T{0} ? T{0} : T{1}; }
+  static constexpr bool kByLanes = kVectorMath<T>, kByPacks = kPackMath<T>;
+  template <typename V>
+  static V value(const V& x) {
+    return chosen(x <= T{0}, T{0}, x);
+  }
+  template <typename V>
+  static V slope(const V& x) {
+    return chosen(x <= T{0}, T{0}, T{1});
+  }
 };
 template <typename S>
 struct Silu {
@@ -84,18 +91,28 @@ struct Silu {
 template <typename S>
 struct Tanh {
   using T = Wide<S>;
-  static T value(T x) { return tanh_of(x); }
-  static T slope(T x) {
-    const T t = tanh_of(x);
+  static constexpr bool kByLanes = kVectorMath<T>, kByPacks = kPackMath<T>;
+  template <typename V>
+  static V value(const V& x) {
+    return tanh_of(x);
+  }
+  template <typename V>
+  static V slope(const V& x) {
+    const V t = tanh_of(x);
     return T{1} - t * t;
   }
 };
 template <typename S>
 struct Sigmoid {
   using T = Wide<S>;
-  static T value(T x) { return sigmoid_of(x); }
-  static T slope(T x) {
-    const T s = sigmoid_of(x);
+  static constexpr bool kByLanes = kVectorMath<T>, kByPacks = kPackMath<T>;
+  template <typename V>
+  static V value(const V& x) {
+    return sigmoid_of(x);
+  }
+  template <typename V>
+  static V slope(const V& x) {
+    const V s = sigmoid_of(x);
     return s * (T{1} - s);
   }
 };

@@ -7,7 +7,6 @@
 extern "C" {
 #define WEFT_VECTOR_VERSIONS __attribute__((simd("notinbranch"), const, nothrow))
 WEFT_VECTOR_VERSIONS float logf(float x);
-WEFT_VECTOR_VERSIONS float log1pf(float x);
 WEFT_VECTOR_VERSIONS float expm1f(float x);
 WEFT_VECTOR_VERSIONS float powf(float x, float y);
 #undef WEFT_VECTOR_VERSIONS

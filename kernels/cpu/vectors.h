@@ -38,22 +38,34 @@ enum class Binary : uint8_t { kAdd, kSubtract, kMultiply, kDivide, kMinimum, kMa
 
 enum class Compare : uint8_t { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual };
 
-// n: elements of a row. Steps are 0 (the first element for all) or 1.
-template <typename T>
-struct VectorKernels {
-  void (*unary)(Unary kind, T a, T b, const T* x, Target<T> y, int64_t n);
-  void (*unary_backward)(Unary kind, T a, T b, const T* x, const T* dy, Target<T> dx, int64_t n);
-  void (*binary)(Binary kind, const T* x, int64_t step_x, const T* y, int64_t step_y, Target<T> z,
+// n: elements of a row. Steps are 0 (the first element for all) or 1. bf16 is taken as it lies,
+// computed in float, each result rounded once; on AVX-512 SwiGLU's gate is only as exact as bf16
+// tells (math_avx512_body.h).
+template <typename S>
+struct ElementKernels {
+  using T = Wide<S>;
+  void (*unary)(Unary kind, T a, T b, const S* x, Target<S> y, int64_t n);
+  void (*unary_backward)(Unary kind, T a, T b, const S* x, const S* dy, Target<S> dx, int64_t n);
+  void (*binary)(Binary kind, const S* x, int64_t step_x, const S* y, int64_t step_y, Target<S> z,
                  int64_t n);
+  void (*scale)(T factor, const S* x, int64_t step, Target<S> y, int64_t n);
+  // The gradients of x and y, of which the larger or the smaller was taken: dy to the one it was,
+  // half of it to each where they are equal, all of it to both where one is NaN.
+  void (*extreme_backward)(bool larger, const S* x, const S* y, const S* dy, Target<S> to_x,
+                           Target<S> to_y, int64_t n);
+  // z = mask ? x : y
+  void (*where)(const uint8_t* mask, int64_t step_mask, const S* x, int64_t step_x, const S* y,
+                int64_t step_y, S* z, int64_t n);
+  // y = silu(gate) * up (Shazeer 2020)
+  void (*swiglu)(const S* gate, const S* up, Target<S> y, int64_t n);
+  void (*swiglu_backward)(const S* gate, const S* up, const S* dy, Target<S> dgate, Target<S> dup,
+                          int64_t n);
+};
+
+template <typename T>
+struct VectorKernels : ElementKernels<T> {
   void (*compare)(Compare kind, const T* x, int64_t step_x, const T* y, int64_t step_y, uint8_t* z,
                   int64_t n);
-  // z = mask ? x : y
-  void (*where)(const uint8_t* mask, int64_t step_mask, const T* x, int64_t step_x, const T* y,
-                int64_t step_y, T* z, int64_t n);
-  // y = silu(gate) * up (Shazeer 2020)
-  void (*swiglu)(const T* gate, const T* up, Target<T> y, int64_t n);
-  void (*swiglu_backward)(const T* gate, const T* up, const T* dy, Target<T> dgate, Target<T> dup,
-                          int64_t n);
   // Pairs (even[i], odd[i]) turned by an angle: even cos - odd sin, odd cos + even sin; direction
   // -1: turned back. What lies `ahead` elements further is fetched, as it is to be turned soon.
   void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction,
@@ -70,17 +82,8 @@ struct VectorKernels {
   void (*norm_gradient)(const T* x, const T* dy, T factor, T mean, T slope, T offset, T* dx,
                         int64_t n);
 };
-
-// Of bf16 as it lies, computed in float, each result rounded once; on AVX-512 SwiGLU's gate is only
-// as exact as bf16 tells (math_avx512_body.h).
 template <>
-struct VectorKernels<bfloat16> {
-  void (*binary)(Binary kind, const bfloat16* x, int64_t step_x, const bfloat16* y, int64_t step_y,
-                 Target<bfloat16> z, int64_t n);
-  void (*swiglu)(const bfloat16* gate, const bfloat16* up, Target<bfloat16> y, int64_t n);
-  void (*swiglu_backward)(const bfloat16* gate, const bfloat16* up, const bfloat16* dy,
-                          Target<bfloat16> dgate, Target<bfloat16> dup, int64_t n);
-};
+struct VectorKernels<bfloat16> : ElementKernels<bfloat16> {};
 
 template <typename T>
 const VectorKernels<T>& vectors();

@@ -4,9 +4,9 @@
 
 #include "kernels/cpu/whole_rows_body.h"
 
-// ---- functions of one number: value and slope
-template <Unary kKind, typename T>
-inline T value_of(T x, T a, T b) {
+// ---- functions of one number: value and slope. V: a number, or a vector or pack of them.
+template <Unary kKind, typename V, typename T>
+inline V value_of(const V& x, T a, T b) {
   if constexpr (kKind == Unary::kNegate) return -x;
   if constexpr (kKind == Unary::kAbs) return abs_of(x);
   if constexpr (kKind == Unary::kExp) return exp_of(x);
@@ -16,101 +16,87 @@ inline T value_of(T x, T a, T b) {
   if constexpr (kKind == Unary::kSquare) return x * x;
   if constexpr (kKind == Unary::kPower) return pow_of(x, a);
   if constexpr (kKind == Unary::kClamp) {
-    const T above = x < a ? a : x;
-    return above > b ? b : above;
+    const V above = chosen(x < a, a, x);
+    return chosen(above > b, b, above);
   }
   if constexpr (kKind == Unary::kSoftplus) {
-    return (x > T{0} ? x : T{0}) + log1p_of(exp_of(-abs_of(x)));
+    return chosen(x > T{0}, x, T{0}) + log1p_of(exp_of(-abs_of(x)));
   }
-  if constexpr (kKind == Unary::kLeakyRelu) return x > T{0} ? x : a * x;
+  if constexpr (kKind == Unary::kLeakyRelu) return chosen(x > T{0}, x, a * x);
   if constexpr (kKind == Unary::kElu) {
-    const T low = a * expm1_of(x > T{0} ? T{0} : x);
-    return x > T{0} ? x : low;
+    return chosen(x > T{0}, x, a * expm1_of(chosen(x > T{0}, T{0}, x)));
   }
   if constexpr (kKind == Unary::kEluPlusOne) {
-    const T low = exp_of(x > T{0} ? T{0} : x);
-    return x > T{0} ? x + T{1} : low;
+    return chosen(x > T{0}, x + T{1}, exp_of(V(chosen(x > T{0}, T{0}, x))));
   }
-  const T sixth = x * (T{1} / T{6}) + T(0.5);
-  const T low = sixth < T{0} ? T{0} : sixth;
-  const T hard = low > T{1} ? T{1} : low;
-  if constexpr (kKind == Unary::kHardSigmoid) return hard;
-  if constexpr (kKind == Unary::kHardSwish) return x * hard;
+  if constexpr (kKind == Unary::kHardSigmoid || kKind == Unary::kHardSwish) {
+    const V sixth = x * (T{1} / T{6}) + T(0.5), low = chosen(sixth < T{0}, T{0}, sixth);
+    const V hard = chosen(low > T{1}, T{1}, low);
+    if constexpr (kKind == Unary::kHardSigmoid) return hard;
+    if constexpr (kKind == Unary::kHardSwish) return x * hard;
+  }
   if constexpr (kKind == Unary::kQuickGelu) return x * gate_of(T(-1.702) * x);
 }
 
-template <Unary kKind, typename T>
-inline T slope_of(T x, T a, T b) {
-  if constexpr (kKind == Unary::kNegate) return T{-1};
-  if constexpr (kKind == Unary::kAbs) return x > T{0} ? T{1} : (x < T{0} ? T{-1} : T{0});
+template <Unary kKind, typename V, typename T>
+inline V slope_of(const V& x, T a, T b) {
+  if constexpr (kKind == Unary::kNegate) return V{} - T{1};
+  if constexpr (kKind == Unary::kAbs) return chosen(x > T{0}, T{1}, chosen(x < T{0}, T{-1}, T{0}));
   if constexpr (kKind == Unary::kExp) return exp_of(x);
   if constexpr (kKind == Unary::kLog) return T{1} / x;
   if constexpr (kKind == Unary::kSqrt) return T(0.5) / sqrt_of(x);
   if constexpr (kKind == Unary::kRsqrt) return T(-0.5) / (x * sqrt_of(x));
   if constexpr (kKind == Unary::kSquare) return T{2} * x;
   if constexpr (kKind == Unary::kPower) return a == T{0} ? T{0} : a * pow_of(x, a - T{1});
-  if constexpr (kKind == Unary::kClamp) return x >= a && x <= b ? T{1} : T{0};
+  if constexpr (kKind == Unary::kClamp) {
+    return chosen(x >= a, V(chosen(x <= b, T{1}, T{0})), V{});
+  }
   if constexpr (kKind == Unary::kSoftplus) return sigmoid_of(x);
-  if constexpr (kKind == Unary::kLeakyRelu) return x > T{0} ? T{1} : a;
+  if constexpr (kKind == Unary::kLeakyRelu) return chosen(x > T{0}, T{1}, a);
   if constexpr (kKind == Unary::kElu) {
-    const T low = a * exp_of(x > T{0} ? T{0} : x);
-    return x > T{0} ? T{1} : low;
+    return chosen(x > T{0}, T{1}, a * exp_of(V(chosen(x > T{0}, T{0}, x))));
   }
   if constexpr (kKind == Unary::kEluPlusOne) {
-    const T low = exp_of(x > T{0} ? T{0} : x);
-    return x > T{0} ? T{1} : low;
+    return chosen(x > T{0}, T{1}, exp_of(V(chosen(x > T{0}, T{0}, x))));
   }
-  if constexpr (kKind == Unary::kHardSigmoid) return x > T{-3} && x < T{3} ? T{1} / T{6} : T{0};
+  if constexpr (kKind == Unary::kHardSigmoid) {
+    const V rising = chosen(x > T{-3}, T{1} / T{6}, T{0});
+    return chosen(x < T{3}, rising, T{0});
+  }
   if constexpr (kKind == Unary::kHardSwish) {  // of NaN NaN
-    const T rising = x <= T{-3} ? T{0} : x * (T{1} / T{3}) + T(0.5);
-    return x >= T{3} ? T{1} : rising;
+    const V rising = chosen(x <= T{-3}, T{0}, x * (T{1} / T{3}) + T(0.5));
+    return chosen(x >= T{3}, T{1}, rising);
   }
   if constexpr (kKind == Unary::kQuickGelu) {
-    const T s = gate_of(T(-1.702) * x);
+    const V s = gate_of(T(-1.702) * x);
     return s + x * (s * (T{1} - s)) * T(1.702);  // 0 first: the greatest x times 1.7 is infinite
   }
 }
 
+// The C library has a vector version of these alone, which a loop over single numbers calls.
+template <Unary kKind>
+constexpr bool kBySingles = kKind == Unary::kPower || kKind == Unary::kElu;
+
 template <Unary kKind, typename T>
 struct Value {
+  static constexpr bool kByLanes = kVectorMath<T> && !kBySingles<kKind>;
+  static constexpr bool kByPacks = kPackMath<T> && !kBySingles<kKind>;
   T a, b;
-  T operator()(T x) const { return value_of<kKind>(x, a, b); }
+  template <typename V>
+  V operator()(const V& x) const {
+    return value_of<kKind>(x, a, b);
+  }
 };
 template <Unary kKind, typename T>
 struct Slope {
+  static constexpr bool kByLanes = kVectorMath<T> && kKind != Unary::kPower;
+  static constexpr bool kByPacks = kPackMath<T> && kKind != Unary::kPower;
   T a, b;
-  T operator()(T x, T dy) const { return dy * slope_of<kKind>(x, a, b); }
-};
-
-#ifdef __AVX2__
-template <>
-struct Value<Unary::kLog, float> {
-  static constexpr bool kByLanes = kVectorMath<float>, kByPacks = kPackMath<float>;
-  float a, b;
-  template <typename V>
-  V operator()(const V& x) const {
-    return log_of(x);
-  }
-};
-template <>
-struct Value<Unary::kExp, float> {
-  static constexpr bool kByLanes = kVectorMath<float>, kByPacks = kPackMath<float>;
-  float a, b;
-  template <typename V>
-  V operator()(const V& x) const {
-    return exp_of(x);
-  }
-};
-template <>
-struct Slope<Unary::kExp, float> {
-  static constexpr bool kByLanes = kVectorMath<float>, kByPacks = kPackMath<float>;
-  float a, b;
   template <typename V>
   V operator()(const V& x, const V& dy) const {
-    return dy * exp_of(x);
+    return dy * slope_of<kKind>(x, a, b);
   }
 };
-#endif
 
 // f.operator()<kind>() for the kind at run time.
 template <typename F>
@@ -153,21 +139,57 @@ inline void with_kind(Unary kind, F&& f) {
 
 // Functions that take longer than memory: past the caches their values come no sooner.
 template <Unary kKind, typename T>
-constexpr bool kLong = (kKind == Unary::kExp || kKind == Unary::kLog || kKind == Unary::kPower ||
-                        kKind == Unary::kSoftplus || kKind == Unary::kElu) &&
-                       !kByLanes<Value<kKind, T>> && !kByPacks<Value<kKind, T>>;
+constexpr bool kLong = (kKind == Unary::kExp || kKind == Unary::kLog || kKind == Unary::kSoftplus ||
+                        kBySingles<kKind>)&&!kByLanes<Value<kKind, T>> &&
+                       !kByPacks<Value<kKind, T>>;
 
-template <typename T>
-void unary(Unary kind, T a, T b, const T* x, Target<T> y, int64_t n) {
+template <typename S, typename T = Wide<S>>
+void unary(Unary kind, T a, T b, const S* x, Target<S> y, int64_t n) {
   with_kind(kind, [&]<Unary kKind>() {
-    map(Value<kKind, T>{a, b}, n, Written<T>{y.at, y.past && !kLong<kKind, T>}, x);
+    map(Value<kKind, T>{a, b}, n, Written<S>{y.at, y.past && !kLong<kKind, T>}, x);
   });
 }
-template <typename T>
-void unary_backward(Unary kind, T a, T b, const T* x, const T* dy, Target<T> dx, int64_t n) {
+template <typename S, typename T = Wide<S>>
+void unary_backward(Unary kind, T a, T b, const S* x, const S* dy, Target<S> dx, int64_t n) {
   with_kind(kind, [&]<Unary kKind>() { map(Slope<kKind, T>{a, b}, n, written(dx), x, dy); });
 }
 
+// ---- two results
+template <typename V>
+struct Two {
+  V first, second;
+};
+// Two results of as many elements, both past the caches where both may be.
+template <typename S>
+struct BothWritten {
+  Written<S> first, second;
+  BothWritten(Written<S> a, Written<S> b) : first(a), second(b) {
+    second.past = first.past && second.past && first.head() == second.head();
+    first.past = second.past;
+  }
+  int64_t head() const { return first.head(); }
+  template <typename V>
+  void put(int64_t i, const Two<V>& values) const {
+    first.put(i, values.first);
+    second.put(i, values.second);
+  }
+  template <typename V>
+  void put(int64_t i, const Two<V>& evens, const Two<V>& odds) const {
+    first.put(i, evens.first, odds.first);
+    second.put(i, evens.second, odds.second);
+  }
+  template <typename Act>
+  void on_copy(int64_t i, int64_t n, const Act& act) const {
+    first.on_copy(i, n, [&](const Written<S>& a) {
+      second.on_copy(i, n, [&](const Written<S>& b) { act(BothWritten(a, b)); });
+    });
+  }
+};
+template <typename S, typename V>
+inline void put_pack(const BothWritten<S>& to, int64_t i, const Two<V>& packs) {
+  put_pack<S>(to.first, i, packs.first);
+  put_pack<S>(to.second, i, packs.second);
+}
 // ---- functions of two: single operations, which nothing contracts
 // f of one or two vectors.
 template <typename F>
@@ -179,6 +201,15 @@ struct OfLanes {
     return f(x...);
   }
 };
+// z = f(x) of a row x, or (step 0) of one number for all.
+template <typename F, typename S>
+inline void one_or_row(const F& f, const S* x, int64_t step, Target<S> z, int64_t n) {
+  if (step == 1) return map(f, n, written(z), x);
+  if (n == 0) return;
+  S same[1];
+  map(f, 1, Written<S>{same, false}, x);
+  for (int64_t i = 0; i < n; ++i) z.at[i] = same[0];
+}
 template <typename F, typename S>
 inline void combine_lanes(F f, const S* x, int64_t step_x, const S* y, int64_t step_y, Target<S> z,
                           int64_t n) {
@@ -186,19 +217,13 @@ inline void combine_lanes(F f, const S* x, int64_t step_x, const S* y, int64_t s
   const OfLanes<F> both{f};
   if (step_x == 1 && step_y == 1) return map(both, n, written(z), x, y);
   if (n == 0) return;
-  if (step_x == 0 && step_y == 0) {
-    S same[1];
-    map(both, 1, Written<S>{same, false}, x, y);
-    for (int64_t i = 0; i < n; ++i) z.at[i] = same[0];
-    return;
+  const V same = widened(step_y == 0 ? *y : *x) - V{};  // of -0 it, too
+  if (step_y == 0) {
+    const auto second = [f, same](const V& v) { return f(v, same); };
+    return one_or_row(OfLanes<decltype(second)>{second}, x, step_x, z, n);
   }
-  const V same = widened(step_x == 0 ? *x : *y) - V{};  // of -0 it, too
-  if (step_x == 0) {
-    const auto first = [f, same](const V& v) { return f(same, v); };
-    return map(OfLanes<decltype(first)>{first}, n, written(z), y);
-  }
-  const auto second = [f, same](const V& v) { return f(v, same); };
-  map(OfLanes<decltype(second)>{second}, n, written(z), x);
+  const auto first = [f, same](const V& v) { return f(same, v); };
+  map(OfLanes<decltype(first)>{first}, n, written(z), y);
 }
 
 template <typename S>
@@ -219,6 +244,33 @@ void binary(Binary kind, const S* x, int64_t sx, const S* y, int64_t sy, Target<
     case Binary::kMaximum:
       return by([](const V& p, const V& q) { return (q > p) | (q != q) ? q : p; });
   }
+}
+
+template <typename S>
+void scale(Wide<S> factor, const S* x, int64_t step, Target<S> y, int64_t n) {
+  using V = Lanes<Wide<S>>;
+  const V same = factor - V{};  // of -0 it, too
+  const auto times = [same](const V& v) { return v * same; };
+  one_or_row(OfLanes<decltype(times)>{times}, x, step, y, n);
+}
+
+// Of the larger of two numbers, or the smaller: both gradients, dy to the one that is it, half of
+// it to each where they are equal, all of it to both where one is NaN.
+template <bool kLarger>
+struct ExtremeGradient {
+  static constexpr bool kByLanes = true;
+  template <typename V>
+  Two<V> operator()(const V& x, const V& y, const V& dy) const {
+    const V half = dy * 0.5F, none{}, share = x == y ? half : dy;
+    return {(kLarger ? x < y : x > y) ? none : share, (kLarger ? y < x : y > x) ? none : share};
+  }
+};
+template <typename S>
+void extreme_backward(bool larger, const S* x, const S* y, const S* dy, Target<S> dx,
+                      Target<S> to_y, int64_t n) {
+  const BothWritten<S> both(written(dx), written(to_y));
+  if (larger) return map(ExtremeGradient<true>(), n, both, x, y, dy);
+  map(ExtremeGradient<false>(), n, both, x, y, dy);
 }
 
 // ---- comparisons
@@ -297,41 +349,6 @@ template <typename S>
 void swiglu(const S* gate, const S* up, Target<S> y, int64_t n) {
   map(SwiGlu<S>(), n, written(y), gate, up);
 }
-template <typename V>
-struct Two {
-  V first, second;
-};
-// Two results of as many elements, both past the caches where both may be.
-template <typename S>
-struct BothWritten {
-  Written<S> first, second;
-  BothWritten(Written<S> a, Written<S> b) : first(a), second(b) {
-    second.past = first.past && second.past && first.head() == second.head();
-    first.past = second.past;
-  }
-  int64_t head() const { return first.head(); }
-  template <typename V>
-  void put(int64_t i, const Two<V>& values) const {
-    first.put(i, values.first);
-    second.put(i, values.second);
-  }
-  template <typename V>
-  void put(int64_t i, const Two<V>& evens, const Two<V>& odds) const {
-    first.put(i, evens.first, odds.first);
-    second.put(i, evens.second, odds.second);
-  }
-  template <typename Act>
-  void on_copy(int64_t i, int64_t n, const Act& act) const {
-    first.on_copy(i, n, [&](const Written<S>& a) {
-      second.on_copy(i, n, [&](const Written<S>& b) { act(BothWritten(a, b)); });
-    });
-  }
-};
-template <typename S, typename V>
-inline void put_pack(const BothWritten<S>& to, int64_t i, const Two<V>& packs) {
-  put_pack<S>(to.first, i, packs.first);
-  put_pack<S>(to.second, i, packs.second);
-}
 template <typename S>
 struct SwiGluBoth {
   static constexpr bool kByLanes = kVectorMath<Wide<S>>, kByPacks = kPackMath<Wide<S>>;
@@ -384,12 +401,14 @@ void rotate_pairs(const T* x, const T* cos, const T* sin, T direction, T* y, int
 
 #include "kernels/cpu/vectors_norms_body.h"
 
+template <typename S>
+constexpr ElementKernels<S> element_table() {
+  return {unary<S>, unary_backward<S>, binary<S>,         scale<S>, extreme_backward<S>,
+          where<S>, swiglu<S>,         swiglu_backward<S>};
+}
 template <typename T>
 constexpr VectorKernels<T> table() {
-  return {unary<T>,          unary_backward<T>,  binary<T>, compare<T>,      where<T>,
-          swiglu<T>,         swiglu_backward<T>, rotate<T>, rotate_pairs<T>, extreme<T>,
-          squares_around<T>, gradient_sums<T>,   affine<T>, norm_gradient<T>};
+  return {element_table<T>(), compare<T>,       rotate<T>, rotate_pairs<T>, extreme<T>,
+          squares_around<T>,  gradient_sums<T>, affine<T>, norm_gradient<T>};
 }
-constexpr VectorKernels<bfloat16> table_of_halves() {
-  return {binary<bfloat16>, swiglu<bfloat16>, swiglu_backward<bfloat16>};
-}
+constexpr VectorKernels<bfloat16> table_of_halves() { return {element_table<bfloat16>()}; }

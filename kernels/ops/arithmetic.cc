@@ -4,6 +4,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/broadcast.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -127,16 +128,16 @@ class Scale final : public Op {
  public:
   explicit Scale(double factor) : factor_(factor) {}
   std::string_view name() const override { return "scale"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
-      const T factor = static_cast<T>(factor_);
+    dispatch_rows(outputs[0].dtype(), [&]<typename T>() {
       for_row_pairs<T, T>(
           cx, inputs[0], inputs[0], outputs[0],
-          [factor](const T* x, int64_t sx, const T*, int64_t, cpu::Target<T> z, int64_t n) {
-            cpu::vectors<T>().binary(cpu::Binary::kMultiply, x, sx, &factor, 0, z, n);
+          [this](const T* x, int64_t sx, const T*, int64_t, cpu::Target<T> z, int64_t n) {
+            cpu::vectors<T>().scale(static_cast<Wide<T>>(factor_), x, sx, z, n);
           });
     });
   }

@@ -22,12 +22,12 @@ class UnaryBackward final : public Kernel {
   std::string_view name() const override { return "unary_backward"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
         const cpu::PastCaches past(outputs[0].bytes());
-        cpu::vectors<T>().unary_backward(f_.kind, static_cast<T>(f_.a), static_cast<T>(f_.b),
-                                         x.data<T>() + begin, dy.data<T>() + begin,
-                                         {outputs[0].data<T>() + begin, past}, end - begin);
+        cpu::vectors<T>().unary_backward(
+            f_.kind, static_cast<Wide<T>>(f_.a), static_cast<Wide<T>>(f_.b), x.data<T>() + begin,
+            dy.data<T>() + begin, {outputs[0].data<T>() + begin, past}, end - begin);
       });
     });
   }
@@ -49,16 +49,17 @@ class UnaryOp final : public Op {
         "hard_sigmoid", "hard_swish", "quick_gelu", "elu_plus_one"};
     return kNames[static_cast<size_t>(f_.kind)];
   }
+  bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
         const cpu::PastCaches past(outputs[0].bytes());
-        cpu::vectors<T>().unary(f_.kind, static_cast<T>(f_.a), static_cast<T>(f_.b),
+        cpu::vectors<T>().unary(f_.kind, static_cast<Wide<T>>(f_.a), static_cast<Wide<T>>(f_.b),
                                 x.data<T>() + begin, {outputs[0].data<T>() + begin, past},
                                 end - begin);
       });

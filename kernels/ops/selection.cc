@@ -3,6 +3,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/broadcast.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -78,6 +79,7 @@ class CompareOp final : public Op {
 class Where final : public Op {
  public:
   std::string_view name() const override { return "where"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     WEFT_CHECK(inputs[0].dtype() == DType::kU8 && inputs[1].dtype() == inputs[2].dtype(),
                "where: a mask of {}, {} and {}", dtype_name(inputs[0].dtype()),
@@ -93,7 +95,7 @@ class Where final : public Op {
     const StridedLoop<4> loop(shape,
                               {std::span(strides[0]).first(dims), std::span(strides[1]).first(dims),
                                std::span(strides[2]).first(dims), outputs[0].strides()});
-    dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
+    dispatch_rows(outputs[0].dtype(), [&]<typename T>() {
       loop.run(cx.pool, [&](int64_t n, const std::array<int64_t, 4>& at, int64_t) {
         cpu::vectors<T>().where(inputs[0].data<uint8_t>() + at[0], loop.inner_stride(0),
                                 inputs[1].data<T>() + at[1], loop.inner_stride(1),
@@ -127,10 +129,34 @@ class Where final : public Op {
   bool wanted_[2] = {false, false};
 };
 
+// Inputs: a, b, dy, of one shape. Outputs: their gradients.
+class ExtremeBackward final : public Kernel {
+ public:
+  explicit ExtremeBackward(bool larger) : larger_(larger) {}
+  std::string_view name() const override { return "extreme_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor a = as_contiguous(cx.pool, inputs[0]), b = as_contiguous(cx.pool, inputs[1]);
+    const Tensor dy = as_contiguous(cx.pool, inputs[2]);
+    dispatch_rows(dy.dtype(), [&]<typename T>() {
+      cx.pool.parallel_for(dy.elements(), 8192, [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(outputs[0].bytes());
+        cpu::vectors<T>().extreme_backward(larger_, a.data<T>() + begin, b.data<T>() + begin,
+                                           dy.data<T>() + begin,
+                                           {outputs[0].data<T>() + begin, past},
+                                           {outputs[1].data<T>() + begin, past}, end - begin);
+      });
+    });
+  }
+
+ private:
+  const bool larger_;
+};
+
 class Extreme final : public Op {
  public:
   explicit Extreme(bool larger) : larger_(larger) {}
   std::string_view name() const override { return larger_ ? "maximum" : "minimum"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     WEFT_CHECK(inputs[0].dtype() == inputs[1].dtype(), "{}: dtypes {} and {}", name(),
                dtype_name(inputs[0].dtype()), dtype_name(inputs[1].dtype()));
@@ -138,7 +164,7 @@ class Extreme final : public Op {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const cpu::Binary kind = larger_ ? cpu::Binary::kMaximum : cpu::Binary::kMinimum;
-    dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
+    dispatch_rows(outputs[0].dtype(), [&]<typename T>() {
       for_row_pairs<T, T>(cx, inputs[0], inputs[1], outputs[0],
                           [&](const T* x, int64_t sx, const T* y, int64_t sy, cpu::Target<T> z,
                               int64_t n) { cpu::vectors<T>().binary(kind, x, sx, y, sy, z, n); });
@@ -156,6 +182,7 @@ class Extreme final : public Op {
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
     const Tensor& dy = output_grads[0];
+    if (cx.device().is_cpu()) return in_one_pass(cx, saved, dy);
     const Tensor half = scale(cx, dy, 0.5);
     const Tensor zero = Tensor::zeros(cx.allocator, Shape{}, dy.dtype());
     const Tensor tied = compare(cx, saved[0], saved[1], Comparison::kEqual);
@@ -171,6 +198,24 @@ class Extreme final : public Op {
   }
 
  private:
+  std::vector<Tensor> in_one_pass(Context& cx, std::span<const Tensor> saved,
+                                  const Tensor& dy) const {
+    const size_t dims = static_cast<size_t>(dy.shape().dims());
+    std::vector<Tensor> inputs, grads;
+    for (const Tensor& x : saved) {
+      const Strides strides = broadcast_strides(x, dy.shape());
+      inputs.push_back(x.view(dy.shape(), std::span(strides).first(dims), 0));
+      grads.push_back(Tensor::empty(cx.allocator, dy.shape(), dy.dtype()));
+    }
+    inputs.push_back(dy);
+    ExtremeBackward kernel(larger_);
+    run_kernel(cx, kernel, inputs, grads);
+    for (size_t i = 0; i < 2; ++i) {
+      grads[i] = wanted_[i] ? reduce_to(cx, grads[i], saved[i].shape()) : Tensor();
+    }
+    return grads;
+  }
+
   const bool larger_;
   bool wanted_[2] = {false, false};
 };

@@ -101,6 +101,28 @@ void add_half_functions(const Kernels<T>& k, std::vector<Function<T>>& all) {
            }});
     }
   }
+  for (int i = 0; i <= static_cast<int>(Unary::kEluPlusOne); ++i) {
+    const auto kind = static_cast<Unary>(i);
+    const std::string name = "unary " + std::to_string(i);
+    all.push_back({name, [=](const T* x, const T*, const T*, Target<T> to, Target<T>, auto&,
+                             int64_t n) { k.vectors->unary(kind, 0.5F, 1.5F, x, to, n); }});
+    all.push_back({name + " backward",
+                   [=](const T* x, const T* y, const T*, Target<T> to, Target<T>, auto&,
+                       int64_t n) { k.vectors->unary_backward(kind, 0.5F, 1.5F, x, y, to, n); }});
+  }
+  for (const int64_t step : {0, 1}) {
+    all.push_back({"scale steps " + std::to_string(step * 3),
+                   [=](const T* x, const T*, const T*, Target<T> to, Target<T>, auto&, int64_t n) {
+                     k.vectors->scale(-1.3F, x, step, to, n);
+                   }});
+  }
+  for (const bool larger : {false, true}) {
+    all.push_back(
+        {larger ? "larger backward" : "smaller backward",
+         [=](const T* x, const T* y, const T* z, Target<T> to, Target<T> second, auto&, int64_t n) {
+           k.vectors->extreme_backward(larger, x, y, z, to, second, n);
+         }});
+  }
   all.push_back({"swiglu", [=](const T* x, const T* y, const T*, Target<T> to, Target<T>, auto&,
                                int64_t n) { k.vectors->swiglu(x, y, to, n); }});
   all.push_back({"swiglu backward",
@@ -120,16 +142,6 @@ std::vector<Function<T>> functions(const Kernels<T>& k) {
          }});
   }
   if constexpr (!std::is_same_v<T, bfloat16>) {
-    for (int i = 0; i <= static_cast<int>(Unary::kEluPlusOne); ++i) {
-      const auto kind = static_cast<Unary>(i);
-      const std::string name = "unary " + std::to_string(i);
-      all.push_back({name, [=](const T* x, const T*, const T*, Target<T> to, Target<T>, auto&,
-                               int64_t n) { k.vectors->unary(kind, T(0.5), T(1.5), x, to, n); }});
-      all.push_back({name + " backward", [=](const T* x, const T* y, const T*, Target<T> to,
-                                             Target<T>, auto&, int64_t n) {
-                       k.vectors->unary_backward(kind, T(0.5), T(1.5), x, y, to, n);
-                     }});
-    }
     all.push_back({"rotate", [=](const T* x, const T* y, const T* z, Target<T> to, Target<T> second,
                                  auto&, int64_t n) {
                      k.vectors->rotate(x, y, z, z + 1, T{-1}, 64, to, second, n);
@@ -330,6 +342,47 @@ TEST_P(Maps, OfBf16AreThoseOfFloatRounded) {
             << GetParam().name << " " << wide[f].name << " n " << n << " at " << i;
       }
     }
+  }
+}
+
+// At each of bf16's 65,536 values, the instruction's zeros for what is below the normal numbers
+// aside.
+TEST_P(Maps, EveryBf16IsThatOfFloatRounded) {
+  constexpr int64_t kAll = 65536;
+  std::vector<bfloat16> x(kAll), y(kAll);
+  for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(i);
+  const std::vector<bfloat16> ones(kAll, bfloat16(1.0F));
+  const std::vector<float> wide(x.begin(), x.end()), wide_ones(kAll, 1.0F);
+  std::vector<float> value(kAll);
+  const auto expect = [&](const std::string& name) {
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float got{y[i]}, want{bfloat16(value[i])};
+      constexpr float kLeast = std::numeric_limits<float>::min();
+      const bool small = std::abs(value[i]) < kLeast && std::abs(got) <= kLeast;
+      ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want)) || small ||
+                  std::abs(wide[i]) < kLeast)
+          << GetParam().name << " " << name << " of " << wide[i] << ": " << got << ", not " << want;
+    }
+  };
+  for (int i = 0; i <= static_cast<int>(Unary::kEluPlusOne); ++i) {
+    const auto kind = static_cast<Unary>(i);
+    GetParam().f32.vectors->unary(kind, 0.5F, 1.5F, wide.data(), value.data(), kAll);
+    GetParam().bf16.vectors->unary(kind, 0.5F, 1.5F, x.data(), y.data(), kAll);
+    expect("unary " + std::to_string(i));
+    GetParam().f32.vectors->unary_backward(kind, 0.5F, 1.5F, wide.data(), wide_ones.data(),
+                                           value.data(), kAll);
+    GetParam().bf16.vectors->unary_backward(kind, 0.5F, 1.5F, x.data(), ones.data(), y.data(),
+                                            kAll);
+    expect("unary " + std::to_string(i) + " backward");
+  }
+  for (const Curve curve : {Curve::kRelu, Curve::kTanh, Curve::kSigmoid}) {
+    const std::string name = "curve " + std::to_string(static_cast<int>(curve));
+    GetParam().f32.rows->curve(curve, wide.data(), value.data(), kAll);
+    GetParam().bf16.rows->curve(curve, x.data(), y.data(), kAll);
+    expect(name);
+    GetParam().f32.rows->curve_backward(curve, wide.data(), wide_ones.data(), value.data(), kAll);
+    GetParam().bf16.rows->curve_backward(curve, x.data(), ones.data(), y.data(), kAll);
+    expect(name + " backward");
   }
 }
 

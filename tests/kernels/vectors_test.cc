@@ -108,6 +108,26 @@ TEST_P(VectorLevels, LogIsAccurate) {
   }
 }
 
+// In units of its own last place: left of 0 it is e^x, whose digits 1 + e^x would drop.
+TEST_P(VectorLevels, SoftplusIsAccurate) {
+  std::vector<float> x;
+  for (int i = -86000; i <= 88000; i += 3) x.push_back(static_cast<float>(i) * 0.001003F);
+  std::vector<float> y(x.size());
+  GetParam().f32->unary(Unary::kSoftplus, 0, 0, x.data(), y.data(), static_cast<int64_t>(x.size()));
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double want = std::max(0.0, double{x[i]}) + std::log1p(std::exp(-std::abs(double{x[i]})));
+    if (want < std::numeric_limits<float>::min()) continue;
+    ASSERT_NEAR(y[i] / want, 1, 4 * 0x1p-23) << "of " << x[i];
+  }
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float edges[] = {-kInfinity, -1e30F, -104, 104, 1e30F, kInfinity, NAN};
+  float of_edges[7];
+  GetParam().f32->unary(Unary::kSoftplus, 0, 0, edges, of_edges, 7);
+  for (size_t i = 0; i < 3; ++i) EXPECT_NEAR(of_edges[i], 0, 1e-44) << edges[i];
+  for (size_t i = 3; i < 6; ++i) EXPECT_EQ(of_edges[i], edges[i]);
+  EXPECT_TRUE(std::isnan(of_edges[6]));
+}
+
 // A gate that is nothing stays so however large what it lets through.
 TEST_P(VectorLevels, SwiGluOfFarNumbersIsNothing) {
   const testing::KeepDenormals kept;
