@@ -60,6 +60,15 @@ struct ElementKernels {
   void (*swiglu)(const S* gate, const S* up, Target<S> y, int64_t n);
   void (*swiglu_backward)(const S* gate, const S* up, const S* dy, Target<S> dgate, Target<S> dup,
                           int64_t n);
+  // The sum of x, and of the squares of what x is apart from its mean; n >= 1.
+  void (*moments)(const S* x, int64_t n, T* sum, T* squares);
+  // Sums of dy and of dy * (x - mean) * rstd.
+  void (*gradient_sums)(const S* x, const S* dy, T mean, T rstd, int64_t n, T* sum_dy, T* sum_hat);
+  // (x - shift) * factor + offset
+  void (*affine)(const S* x, T shift, T factor, T offset, Target<S> y, int64_t n);
+  // dx = factor * dy + (x - mean) * slope + offset
+  void (*norm_gradient)(const S* x, const S* dy, T factor, T mean, T slope, T offset, Target<S> dx,
+                        int64_t n);
 };
 
 template <typename T>
@@ -71,16 +80,8 @@ struct VectorKernels : ElementKernels<T> {
   void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction,
                  int64_t ahead, Target<T> to_even, Target<T> to_odd, int64_t n);
   void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T direction, T* y,
-                       int64_t n);                     // n pairs side by side
-  T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1
-  T (*squares_around)(const T* x, T mean, int64_t n);  // sum of (x - mean)^2
-  // Sums of dy and of dy * (x - mean) * rstd.
-  void (*gradient_sums)(const T* x, const T* dy, T mean, T rstd, int64_t n, T* sum_dy, T* sum_hat);
-  void (*affine)(const T* x, T shift, T factor, T offset, T* y,
-                 int64_t n);  // (x-shift)*factor+offset
-  // dx = factor * dy + (x - mean) * slope + offset
-  void (*norm_gradient)(const T* x, const T* dy, T factor, T mean, T slope, T offset, T* dx,
-                        int64_t n);
+                       int64_t n);                    // n pairs side by side
+  T (*extreme)(bool largest, const T* x, int64_t n);  // NaN where one is; n >= 1
 };
 template <>
 struct VectorKernels<bfloat16> : ElementKernels<bfloat16> {};

@@ -403,12 +403,12 @@ void rotate_pairs(const T* x, const T* cos, const T* sin, T direction, T* y, int
 
 template <typename S>
 constexpr ElementKernels<S> element_table() {
-  return {unary<S>, unary_backward<S>, binary<S>,         scale<S>, extreme_backward<S>,
-          where<S>, swiglu<S>,         swiglu_backward<S>};
+  return {unary<S>,  unary_backward<S>, binary<S>,          scale<S>,   extreme_backward<S>,
+          where<S>,  swiglu<S>,         swiglu_backward<S>, moments<S>, gradient_sums<S>,
+          affine<S>, norm_gradient<S>};
 }
 template <typename T>
 constexpr VectorKernels<T> table() {
-  return {element_table<T>(), compare<T>,       rotate<T>, rotate_pairs<T>, extreme<T>,
-          squares_around<T>,  gradient_sums<T>, affine<T>, norm_gradient<T>};
+  return {element_table<T>(), compare<T>, rotate<T>, rotate_pairs<T>, extreme<T>};
 }
 constexpr VectorKernels<bfloat16> table_of_halves() { return {element_table<bfloat16>()}; }

@@ -1,13 +1,15 @@
 // Group and batch norm over x seen as [N, C, S]: rows of S elements, one a sample and channel.
-// Numerics: statistics in the tensor's dtype, two passes; long sums by halves.
+// Numerics: statistics in the tensor's dtype, of bf16 in float, in two passes over what lies
+// together, the second of which finds it in the caches; the rows of a batch by Chan, Golub, LeVeque
+// 1983, "Algorithms for computing the sample variance".
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu/rows.h"
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 
@@ -29,49 +31,21 @@ void check_affine(std::string_view op, const Tensor& x, const Tensor& gamma, con
              gamma.shape().to_string(), beta.shape().to_string());
 }
 
-// f(begin, length) summed over pieces of [begin, begin + n) in a tree.
-template <typename T, typename F>
-T sum_by_halves(int64_t begin, int64_t n, const F& f) {
-  constexpr int64_t kLeaf = 1024;
-  if (n <= kLeaf) return f(begin, n);
-  return sum_by_halves<T>(begin, n / 2, f) + sum_by_halves<T>(begin + n / 2, n - n / 2, f);
+// Sums of dy and of dy xhat of a row into sums [2, N, C].
+template <typename S>
+void sum_gradients(const Extents& at, int64_t row, const S* x, const S* dy, Wide<S> mean,
+                   Wide<S> rstd, const Tensor& sums) {
+  Wide<S>* const total = sums.data<Wide<S>>() + row;
+  const int64_t from = row * at.elements;
+  cpu::vectors<S>().gradient_sums(x + from, dy + from, mean, rstd, at.elements, total,
+                                  total + at.rows());
 }
 
-template <typename T>
-T sum_of(const T* x, int64_t n) {
-  return sum_by_halves<T>(
-      0, n, [x](int64_t at, int64_t length) { return cpu::rows<T>().sum(x + at, length); });
-}
-
-template <typename T>
-T squares_of(const T* x, T mean, int64_t n) {
-  return sum_by_halves<T>(0, n, [x, mean](int64_t at, int64_t length) {
-    return cpu::vectors<T>().squares_around(x + at, mean, length);
-  });
-}
-
-// Inputs: x, dy; mean and rstd of the row's statistics by statistic_of(row). Sums of dy and of
-// dy xhat by row into sums [2, N, C].
-template <typename T, typename F>
-void sum_gradients(Context& cx, const Tensor& x, const Tensor& dy, const T* mean, const T* rstd,
-                   const Tensor& sums, F statistic_of) {
-  const Extents at(x.shape());
-  cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t statistic = statistic_of(row);
-      T *total = sums.data<T>() + row, *along = total + at.rows();
-      *total = *along = 0;
-      for (int64_t done = 0; done < at.elements; done += 4096) {
-        T part, part_along;
-        const int64_t offset = row * at.elements + done;
-        cpu::vectors<T>().gradient_sums(
-            x.data<T>() + offset, dy.data<T>() + offset, mean[statistic], rstd[statistic],
-            std::min<int64_t>(4096, at.elements - done), &part, &part_along);
-        *total += part;
-        *along += part_along;
-      }
-    }
-  });
+// Whether rows of a result are written past the caches.
+template <typename S>
+cpu::PastCaches past_caches(const Extents& at) {
+  const size_t row = static_cast<size_t>(at.elements) * sizeof(S);
+  return cpu::PastCaches(row * static_cast<size_t>(at.rows()), row);
 }
 
 // The two halves of sums [2, N, C] summed over N: dbeta and dgamma.
@@ -104,33 +78,39 @@ class GroupNormBackward final : public Kernel {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    const Tensor gamma = as_contiguous(cx.pool, inputs[2]);
+    const Tensor gamma = wide(cx, inputs[2]);
     const Extents at(x.shape());
     const int64_t together = at.channels / groups_;
-    const Tensor sums = Tensor::empty(cx.allocator, Shape{2, at.samples, at.channels}, x.dtype());
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    const Tensor sums =
+        Tensor::empty(cx.allocator, Shape{2, at.samples, at.channels}, gamma.dtype());
+    dispatch_rows(x.dtype(), [&]<typename S>() {
+      using T = Wide<S>;
       const T *mean = inputs[3].data<T>(), *rstd = inputs[4].data<T>(), *scale = gamma.data<T>();
-      sum_gradients<T>(cx, x, dy, mean, rstd, sums, [&](int64_t row) { return row / together; });
       const T *total = sums.data<T>(), *along = total + at.rows();
       const T count = static_cast<T>(together * at.elements);
-      cx.pool.parallel_for(
-          at.samples * groups_, at.grain(together), [&](int64_t begin, int64_t end) {
-            for (int64_t group = begin; group < end; ++group) {
-              T all = 0, all_along = 0;
-              for (int64_t row = group * together; row < (group + 1) * together; ++row) {
-                all += scale[row % at.channels] * total[row];
-                all_along += scale[row % at.channels] * along[row];
-              }
-              const T r = rstd[group], slope = -r * r * all_along / count,
-                      offset = -r * all / count;
-              for (int64_t row = group * together; row < (group + 1) * together; ++row) {
-                const int64_t from = row * at.elements;
-                cpu::vectors<T>().norm_gradient(x.data<T>() + from, dy.data<T>() + from,
-                                                r * scale[row % at.channels], mean[group], slope,
-                                                offset, outputs[0].data<T>() + from, at.elements);
-              }
-            }
-          });
+      const auto of_group = [&](int64_t group, bool past) {
+        const int64_t first = group * together;
+        T all = 0, all_along = 0;
+        for (int64_t row = first; row < first + together; ++row) {
+          sum_gradients(at, row, x.data<S>(), dy.data<S>(), mean[group], rstd[group], sums);
+          all += scale[row % at.channels] * total[row];
+          all_along += scale[row % at.channels] * along[row];
+        }
+        const T r = rstd[group], slope = -r * r * all_along / count, offset = -r * all / count;
+        for (int64_t row = first; row < first + together; ++row) {
+          const int64_t from = row * at.elements;
+          cpu::vectors<S>().norm_gradient(x.data<S>() + from, dy.data<S>() + from,
+                                          r * scale[row % at.channels], mean[group], slope, offset,
+                                          {outputs[0].data<S>() + from, past}, at.elements);
+        }
+      };
+      cx.pool.parallel_for(at.samples * groups_, at.grain(together),
+                           [&](int64_t begin, int64_t end) {
+                             const cpu::PastCaches past = past_caches<S>(at);
+                             for (int64_t group = begin; group < end; ++group) {
+                               of_group(group, past);
+                             }
+                           });
     });
     sum_over_samples(cx, sums, at, outputs[1], outputs[2]);
   }
@@ -144,6 +124,7 @@ class GroupNorm final : public Op {
  public:
   GroupNorm(int64_t groups, double epsilon) : groups_(groups), epsilon_(epsilon) {}
   std::string_view name() const override { return "group_norm"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
   bool rounds(size_t output) const override { return output == 0; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
@@ -160,30 +141,36 @@ class GroupNorm final : public Op {
     return {x.spec(), {statistics, dtype}, {statistics, dtype}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_contiguous(cx.pool, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
-    const Tensor beta = as_contiguous(cx.pool, inputs[2]);
+    const Tensor x = as_contiguous(cx.pool, inputs[0]);
+    const Tensor gamma = wide(cx, inputs[1]), beta = wide(cx, inputs[2]);
     const Extents at(x.shape());
     const int64_t together = at.channels / groups_, count = together * at.elements;
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename S>() {
+      using T = Wide<S>;
       T *mean = outputs[1].data<T>(), *rstd = outputs[2].data<T>();
-      cx.pool.parallel_for(
-          at.samples * groups_, at.grain(together), [&](int64_t begin, int64_t end) {
-            for (int64_t group = begin; group < end; ++group) {
-              const T* from = x.data<T>() + group * count;
-              const T m = sum_of(from, count) / static_cast<T>(count);
-              const T variance = squares_of(from, m, count) / static_cast<T>(count);
-              const T r = T{1} / std::sqrt(variance + static_cast<T>(epsilon_));
-              mean[group] = m;
-              rstd[group] = r;
-              for (int64_t k = 0; k < together; ++k) {
-                const int64_t channel = (group * together + k) % at.channels;
-                cpu::vectors<T>().affine(from + k * at.elements, m, r * gamma.data<T>()[channel],
-                                         beta.data<T>()[channel],
-                                         outputs[0].data<T>() + group * count + k * at.elements,
-                                         at.elements);
-              }
-            }
-          });
+      const auto of_group = [&](int64_t group, bool past) {
+        const S* from = x.data<S>() + group * count;
+        S* to = outputs[0].data<S>() + group * count;
+        T sum = 0, squares = 0;
+        cpu::vectors<S>().moments(from, count, &sum, &squares);
+        const T m = sum / static_cast<T>(count);
+        const T r = T{1} / std::sqrt(squares / static_cast<T>(count) + static_cast<T>(epsilon_));
+        mean[group] = m;
+        rstd[group] = r;
+        for (int64_t k = 0; k < together; ++k) {
+          const int64_t channel = (group * together + k) % at.channels;
+          cpu::vectors<S>().affine(from + k * at.elements, m, r * gamma.data<T>()[channel],
+                                   beta.data<T>()[channel], {to + k * at.elements, past},
+                                   at.elements);
+        }
+      };
+      cx.pool.parallel_for(at.samples * groups_, at.grain(together),
+                           [&](int64_t begin, int64_t end) {
+                             const cpu::PastCaches past = past_caches<S>(at);
+                             for (int64_t group = begin; group < end; ++group) {
+                               of_group(group, past);
+                             }
+                           });
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
@@ -215,23 +202,31 @@ class BatchNormBackward final : public Kernel {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    const Tensor gamma = as_contiguous(cx.pool, inputs[2]);
+    const Tensor gamma = wide(cx, inputs[2]);
     const Extents at(x.shape());
-    const Tensor sums = Tensor::empty(cx.allocator, Shape{2, at.samples, at.channels}, x.dtype());
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    const Tensor sums =
+        Tensor::empty(cx.allocator, Shape{2, at.samples, at.channels}, gamma.dtype());
+    dispatch_rows(x.dtype(), [&]<typename S>() {
+      using T = Wide<S>;
       const T *mean = inputs[3].data<T>(), *rstd = inputs[4].data<T>();
-      sum_gradients<T>(cx, x, dy, mean, rstd, sums, [&](int64_t row) { return row % at.channels; });
+      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t c = row % at.channels;
+          sum_gradients(at, row, x.data<S>(), dy.data<S>(), mean[c], rstd[c], sums);
+        }
+      });
       sum_over_samples(cx, sums, at, outputs[1], outputs[2]);
       const T *along = outputs[1].data<T>(), *total = outputs[2].data<T>();
       const T count = static_cast<T>(at.samples * at.elements);
       cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past = past_caches<S>(at);
         for (int64_t row = begin; row < end; ++row) {
           const int64_t c = row % at.channels, from = row * at.elements;
           const T factor = rstd[c] * gamma.data<T>()[c];
-          cpu::vectors<T>().norm_gradient(x.data<T>() + from, dy.data<T>() + from, factor, mean[c],
+          cpu::vectors<S>().norm_gradient(x.data<S>() + from, dy.data<S>() + from, factor, mean[c],
                                           -factor * rstd[c] * along[c] / count,
-                                          -factor * total[c] / count, outputs[0].data<T>() + from,
-                                          at.elements);
+                                          -factor * total[c] / count,
+                                          {outputs[0].data<S>() + from, past}, at.elements);
         }
       });
     });
@@ -243,6 +238,7 @@ class BatchNorm final : public Op {
  public:
   explicit BatchNorm(double epsilon) : epsilon_(epsilon) {}
   std::string_view name() const override { return "batch_norm"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
   bool rounds(size_t output) const override { return output == 0; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
@@ -255,33 +251,43 @@ class BatchNorm final : public Op {
     return {inputs[0].spec(), statistic, statistic, statistic};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_contiguous(cx.pool, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
-    const Tensor beta = as_contiguous(cx.pool, inputs[2]);
+    const Tensor x = as_contiguous(cx.pool, inputs[0]);
+    const Tensor gamma = wide(cx, inputs[1]), beta = wide(cx, inputs[2]);
     const Extents at(x.shape());
-    const Tensor sums = Tensor::empty(cx.allocator, Shape{at.samples, at.channels}, x.dtype());
+    // Of each row its sum and its squares, at first around its own mean.
+    const Shape rows{at.samples, at.channels};
+    const Tensor sums = Tensor::empty(cx.allocator, rows, gamma.dtype());
+    const Tensor squares = Tensor::empty(cx.allocator, rows, gamma.dtype());
     const Split split{1, at.samples, at.channels};
     const double share = 1 / static_cast<double>(at.samples * at.elements);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename S>() {
+      using T = Wide<S>;
       T *mean = outputs[1].data<T>(), *variance = outputs[2].data<T>();
-      T *rstd = outputs[3].data<T>(), *partial = sums.data<T>();
-      const auto for_rows = [&](auto&& f) {
-        cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
-          for (int64_t row = begin; row < end; ++row) f(row, x.data<T>() + row * at.elements);
-        });
-      };
-      for_rows([&](int64_t row, const T* from) { partial[row] = sum_of(from, at.elements); });
-      sum_middle(cx, sums, split, share, outputs[1]);
-      for_rows([&](int64_t row, const T* from) {
-        partial[row] = squares_of(from, mean[row % at.channels], at.elements);
+      T *rstd = outputs[3].data<T>(), *sum = sums.data<T>(), *square = squares.data<T>();
+      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          cpu::vectors<S>().moments(x.data<S>() + row * at.elements, at.elements, sum + row,
+                                    square + row);
+        }
       });
-      sum_middle(cx, sums, split, share, outputs[2]);
+      sum_middle(cx, sums, split, share, outputs[1]);
+      const T count = static_cast<T>(at.elements);
+      for (int64_t row = 0; row < at.rows() && count > 0; ++row) {
+        const T apart = sum[row] / count - mean[row % at.channels];
+        square[row] += count * apart * apart;
+      }
+      sum_middle(cx, squares, split, share, outputs[2]);
       for (int64_t c = 0; c < at.channels; ++c) {
         rstd[c] = T{1} / std::sqrt(variance[c] + static_cast<T>(epsilon_));
       }
-      for_rows([&](int64_t row, const T* from) {
-        const int64_t c = row % at.channels;
-        cpu::vectors<T>().affine(from, mean[c], rstd[c] * gamma.data<T>()[c], beta.data<T>()[c],
-                                 outputs[0].data<T>() + row * at.elements, at.elements);
+      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past = past_caches<S>(at);
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t c = row % at.channels, from = row * at.elements;
+          cpu::vectors<S>().affine(x.data<S>() + from, mean[c], rstd[c] * gamma.data<T>()[c],
+                                   beta.data<T>()[c], {outputs[0].data<S>() + from, past},
+                                   at.elements);
+        }
       });
     });
   }
@@ -295,6 +301,94 @@ class BatchNorm final : public Op {
     BatchNormBackward kernel;
     const std::array inputs = {saved[0], output_grads[0], saved[1], saved[2], saved[3]};
     run_kernel(cx, kernel, inputs, grads);
+    return grads;
+  }
+
+ private:
+  const double epsilon_;
+};
+
+// 1 / sqrt(variance + epsilon), in what x is computed in.
+template <typename T>
+std::vector<T> reciprocal_roots(const Tensor& variance, double epsilon) {
+  std::vector<T> roots(variance.data<T>(), variance.data<T>() + variance.elements());
+  for (T& value : roots) value = T{1} / std::sqrt(value + static_cast<T>(epsilon));
+  return roots;
+}
+
+// Inputs: x, dy, gamma, mean and variance [C]; outputs: dx, dgamma, dbeta.
+class BatchNormEvaluationBackward final : public Kernel {
+ public:
+  explicit BatchNormEvaluationBackward(double epsilon) : epsilon_(epsilon) {}
+  std::string_view name() const override { return "batch_norm_evaluation_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
+    const Tensor gamma = wide(cx, inputs[2]), mean = wide(cx, inputs[3]);
+    const Tensor variance = wide(cx, inputs[4]);
+    const Extents at(x.shape());
+    const Tensor sums =
+        Tensor::empty(cx.allocator, Shape{2, at.samples, at.channels}, gamma.dtype());
+    dispatch_rows(x.dtype(), [&]<typename S>() {
+      using T = Wide<S>;
+      const std::vector<T> rstd = reciprocal_roots<T>(variance, epsilon_);
+      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past = past_caches<S>(at);
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t c = row % at.channels, from = row * at.elements;
+          const T r = rstd[static_cast<size_t>(c)];
+          sum_gradients(at, row, x.data<S>(), dy.data<S>(), mean.data<T>()[c], r, sums);
+          cpu::vectors<S>().scale(r * gamma.data<T>()[c], dy.data<S>() + from, 1,
+                                  {outputs[0].data<S>() + from, past}, at.elements);
+        }
+      });
+    });
+    sum_over_samples(cx, sums, at, outputs[1], outputs[2]);
+  }
+
+ private:
+  const double epsilon_;
+};
+
+// Inputs: x, gamma, beta, mean and variance [C].
+class BatchNormEvaluation final : public Op {
+ public:
+  explicit BatchNormEvaluation(double epsilon) : epsilon_(epsilon) {}
+  std::string_view name() const override { return "batch_norm_evaluation"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
+  bool takes_weights_in_single() const override { return true; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    return {inputs[0].spec()};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_contiguous(cx.pool, inputs[0]);
+    const Tensor gamma = wide(cx, inputs[1]), beta = wide(cx, inputs[2]);
+    const Tensor mean = wide(cx, inputs[3]), variance = wide(cx, inputs[4]);
+    const Extents at(x.shape());
+    dispatch_rows(x.dtype(), [&]<typename S>() {
+      using T = Wide<S>;
+      const std::vector<T> rstd = reciprocal_roots<T>(variance, epsilon_);
+      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past = past_caches<S>(at);
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t c = row % at.channels, from = row * at.elements;
+          cpu::vectors<S>().affine(x.data<S>() + from, mean.data<T>()[c],
+                                   rstd[static_cast<size_t>(c)] * gamma.data<T>()[c],
+                                   beta.data<T>()[c], {outputs[0].data<S>() + from, past},
+                                   at.elements);
+        }
+      });
+    });
+  }
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    return {inputs[0], inputs[1], inputs[3], inputs[4]};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    std::vector<Tensor> grads = gradients_of(cx, saved[0], saved[1]);
+    BatchNormEvaluationBackward kernel(epsilon_);
+    const std::array inputs = {saved[0], output_grads[0], saved[1], saved[2], saved[3]};
+    run_kernel(cx, kernel, inputs, grads);
+    grads.resize(5);
     return grads;
   }
 
@@ -332,6 +426,14 @@ Tensor batch_norm_training(Context& cx, const Tensor& x, const Tensor& gamma, co
 Tensor batch_norm_evaluation(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                              double epsilon, const RunningStatistics& running) {
   check_affine("batch_norm", x, gamma, beta);
+  WEFT_CHECK(running.mean.shape() == gamma.shape() && running.variance.shape() == gamma.shape() &&
+                 scales(running.mean, x) && scales(running.variance, x),
+             "batch_norm of {} by running statistics {} and {}", x.shape().to_string(),
+             running.mean.shape().to_string(), running.variance.shape().to_string());
+  if (cx.device().is_cpu()) {
+    return run<BatchNormEvaluation>(
+        cx, {x, gamma, beta, running.mean.detach(), running.variance.detach()}, epsilon);
+  }
   Shape column{x.dim(1)};
   for (int dim = 2; dim < x.shape().dims(); ++dim) column.push_back(1);
   const Tensor small = Tensor::full(cx.allocator, Shape{}, epsilon, running.variance.dtype());

@@ -28,7 +28,7 @@ struct RunningStatistics {
 Tensor batch_norm_training(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                            double epsilon, RunningStatistics* running = nullptr,
                            double momentum = 0.1);
-// By the running statistics.
+// By the running statistics, of x's type or, beside a half type, of fp32.
 Tensor batch_norm_evaluation(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                              double epsilon, const RunningStatistics& running);
 

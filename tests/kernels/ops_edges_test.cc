@@ -243,6 +243,40 @@ TEST_F(OpsEdges, BatchNormKeepsItsRunningStatistics) {
   EXPECT_FLOAT_EQ(running.variance.to_vector<float>()[0], 0.5F + 0.5F * 5 / 3);
 }
 
+// Squares are taken around each row's own mean first: what rows differ by counts.
+TEST_F(OpsEdges, BatchNormOfRowsFarFromZeroAndApart) {
+  constexpr int64_t kSamples = 6, kElements = 5000;
+  const Tensor x = testing::random_tensor<float>(cx_, {kSamples, 1, kElements}, 1);
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < x.elements(); ++i) {
+    x.data<float>()[i] += 300.0F + 2.0F * static_cast<float>(i / kElements);
+    sum += double{x.data<float>()[i]};
+  }
+  const double count = kSamples * kElements, mean = sum / count;
+  for (int64_t i = 0; i < x.elements(); ++i) {
+    squares += std::pow(double{x.data<float>()[i]} - mean, 2);
+  }
+  const Tensor one = floats({1}, {1}), zero = floats({1}, {0});
+  RunningStatistics running{weft::clone(cx_.pool, zero), weft::clone(cx_.pool, zero)};
+  batch_norm_training(cx_, x, one, zero, 0, &running, 1);
+  EXPECT_NEAR(running.mean.to_vector<float>()[0] / mean, 1, 1e-6);
+  EXPECT_NEAR(running.variance.to_vector<float>()[0] / (squares / (count - 1)), 1, 1e-5);
+}
+
+// Statistics in fp32 beside x in bf16: the result is bf16's, that of fp32 rounded.
+TEST_F(OpsEdges, BatchNormEvaluationTakesStatisticsInSingle) {
+  const auto halves = [&](const Tensor& x) { return cast(cx_, x, DType::kBF16).detach(); };
+  const Tensor x = halves(testing::random_tensor<float>(cx_, {3, 2, 70}, 1));
+  const Tensor gamma = halves(floats({2}, {0.5F, -2})), beta = halves(floats({2}, {1, 0.25F}));
+  const RunningStatistics running{floats({2}, {0.1F, -0.3F}), floats({2}, {0.7F, 1.9F})};
+  const Tensor y = batch_norm_evaluation(cx_, x, gamma, beta, 1e-5, running);
+  ASSERT_EQ(y.dtype(), DType::kBF16);
+  const auto single = [&](const Tensor& t) { return cast(cx_, t, DType::kF32); };
+  const Tensor wide =
+      batch_norm_evaluation(cx_, single(x), single(gamma), single(beta), 1e-5, running);
+  EXPECT_EQ(single(y).to_vector<float>(), single(halves(wide)).to_vector<float>());
+}
+
 // Halves of the batch, as two ranks hold them, sum to the bits of the whole.
 TEST_F(OpsEdges, BlocksOfSeveralDimsMergeToTheWhole) {
   const Tensor x = testing::random_tensor<float>(cx_, {8, 5, 3}, 1);
