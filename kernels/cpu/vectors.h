@@ -69,6 +69,10 @@ struct ElementKernels {
   // dx = factor * dy + (x - mean) * slope + offset
   void (*norm_gradient)(const S* x, const S* dy, T factor, T mean, T slope, T offset, Target<S> dx,
                         int64_t n);
+  // Of each element the sum of those up to it or, reversed, from it on; in double.
+  void (*running_sums)(bool reversed, const S* x, Target<S> y, int64_t n);
+  // sums += x, and that is y. What lies `ahead` elements further is fetched.
+  void (*add_to_running)(const S* x, int64_t ahead, double* sums, Target<S> y, int64_t n);
 };
 
 template <typename T>

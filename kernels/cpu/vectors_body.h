@@ -400,12 +400,13 @@ void rotate_pairs(const T* x, const T* cos, const T* sin, T direction, T* y, int
 }
 
 #include "kernels/cpu/vectors_norms_body.h"
+#include "kernels/cpu/vectors_sums_body.h"
 
 template <typename S>
 constexpr ElementKernels<S> element_table() {
-  return {unary<S>,  unary_backward<S>, binary<S>,          scale<S>,   extreme_backward<S>,
-          where<S>,  swiglu<S>,         swiglu_backward<S>, moments<S>, gradient_sums<S>,
-          affine<S>, norm_gradient<S>};
+  return {unary<S>,  unary_backward<S>, binary<S>,          scale<S>,         extreme_backward<S>,
+          where<S>,  swiglu<S>,         swiglu_backward<S>, moments<S>,       gradient_sums<S>,
+          affine<S>, norm_gradient<S>,  running_sums<S>,    add_to_running<S>};
 }
 template <typename T>
 constexpr VectorKernels<T> table() {

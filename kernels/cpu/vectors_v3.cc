@@ -1,5 +1,6 @@
 #include <immintrin.h>
 
+#include <bit>
 #include <type_traits>
 #include <utility>
 

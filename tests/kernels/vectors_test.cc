@@ -128,6 +128,45 @@ TEST_P(VectorLevels, SoftplusIsAccurate) {
   EXPECT_TRUE(std::isnan(of_edges[6]));
 }
 
+// Sums of as many elements as a vector has, one more, and of thousands, in either direction: as
+// exact as double, and what is no number shows from its place on only.
+TEST_P(VectorLevels, RunningSumsAreThoseOfDouble) {
+  for (const int64_t n : {1, 4, 7, 16, 17, 31, 64, 100, 4099}) {
+    std::vector<float> x(static_cast<size_t>(n));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = 100 + static_cast<float>(normal_at({5, 1}, i));
+    for (const bool reversed : {false, true}) {
+      for (const int64_t at_once : {n, int64_t{0}}) {  // along a row; added to sums of columns
+        std::vector<float> y(x.size() + 1, 7.0F);
+        std::vector<double> sums(x.size());
+        if (at_once == n) {
+          GetParam().f32->running_sums(reversed, x.data(), y.data(), n);
+        } else {
+          for (size_t i = 0; i < sums.size(); ++i) sums[i] = 3 + static_cast<double>(i);
+          GetParam().f32->add_to_running(x.data(), n, sums.data(), y.data(), n);
+        }
+        double sum = 0;
+        for (int64_t k = 0; k < n; ++k) {
+          const auto i = static_cast<size_t>(reversed ? n - 1 - k : k);
+          sum += double{x[i]};
+          const double want = at_once == n ? sum : 3 + static_cast<double>(i) + double{x[i]};
+          ASSERT_NEAR(y[i] / want, 1, 0x1p-24 + 1e-12) << n << " at " << i;
+          if (at_once == 0) {
+            ASSERT_EQ(sums[i], want);
+          }
+        }
+        EXPECT_EQ(y[x.size()], 7.0F);
+      }
+      if (n < 5) continue;
+      std::vector<float> with_nan = x, y(x.size());
+      with_nan[3] = NAN;
+      GetParam().f32->running_sums(reversed, with_nan.data(), y.data(), n);
+      for (size_t i = 0; i < y.size(); ++i) {
+        ASSERT_EQ(std::isnan(y[i]), reversed ? i <= 3 : i >= 3) << n << " at " << i;
+      }
+    }
+  }
+}
+
 // A gate that is nothing stays so however large what it lets through.
 TEST_P(VectorLevels, SwiGluOfFarNumbersIsNothing) {
   const testing::KeepDenormals kept;
