@@ -90,6 +90,20 @@ Tensor row_of(const Tensor& y, int64_t row) {
   return y.detach().view({y.dim(1)}, strides, row * y.dim(1)).set_requires_grad(y.requires_grad());
 }
 
+// x [rows, width] as images [rows / 64, 64, width], and a number a channel of y's row.
+constexpr int64_t kChannels = 64;
+Tensor images_of(const Tensor& x) {
+  const int64_t width = x.dim(1);
+  const std::array<int64_t, 3> strides{kChannels * width, width, 1};
+  return x.detach()
+      .view({x.dim(0) / kChannels, kChannels, width}, strides, 0)
+      .set_requires_grad(x.requires_grad());
+}
+Tensor channels_of(const Tensor& y, int64_t row) {
+  const std::array<int64_t, 1> strides{1};
+  return y.detach().view({kChannels}, strides, row * y.dim(1)).set_requires_grad(y.requires_grad());
+}
+
 Maker maker(Step step) {
   return [step = std::move(step)](const Options& options) { return body_of(options, step); };
 }
@@ -113,6 +127,25 @@ Tensor log_softened(Context& cx, const Tensor& x, const Tensor&) {
   return ops::log_softmax(cx, x, -1);
 }
 Tensor exponential(Context& cx, const Tensor& x, const Tensor&) { return ops::exp(cx, x); }
+Tensor softplus(Context& cx, const Tensor& x, const Tensor&) { return ops::softplus(cx, x); }
+Tensor squared(Context& cx, const Tensor& x, const Tensor&) { return ops::square(cx, x); }
+Tensor scaled(Context& cx, const Tensor& x, const Tensor&) { return ops::scale(cx, x, 3); }
+Tensor quick_gelu(Context& cx, const Tensor& x, const Tensor&) { return ops::quick_gelu(cx, x); }
+Tensor larger(Context& cx, const Tensor& x, const Tensor& y) { return ops::maximum(cx, x, y); }
+template <int kDim>
+Tensor summed_up_to(Context& cx, const Tensor& x, const Tensor&) {
+  return ops::cumulative_sum(cx, x, kDim);
+}
+Tensor group_normed(Context& cx, const Tensor& x, const Tensor& y) {
+  return ops::group_norm(cx, images_of(x), channels_of(y, 0), channels_of(y, 1), 32, 1e-5);
+}
+Tensor batch_normed(Context& cx, const Tensor& x, const Tensor& y) {
+  return ops::batch_norm_training(cx, images_of(x), channels_of(y, 0), channels_of(y, 1), 1e-5);
+}
+Tensor batch_norm_evaluated(Context& cx, const Tensor& x, const Tensor& y) {
+  return ops::batch_norm_evaluation(cx, images_of(x), channels_of(y, 0), channels_of(y, 1), 1e-5,
+                                    {channels_of(y, 2), channels_of(y, 3)});
+}
 Tensor dropped(Context& cx, const Tensor& x, const Tensor&) {
   return ops::dropout(cx, x, 0.1, {1, 2}, {x.shape(), {0, 0}});
 }
@@ -141,6 +174,26 @@ const std::map<std::string, Maker>& memory_makers() {
       {"softmax", maker(softened)},
       {"log_softmax", maker(log_softened)},
       {"dropout", maker(dropped)},
+      {"tanh", maker(activated<ops::Activation::kTanh>)},
+      {"sigmoid", maker(activated<ops::Activation::kSigmoid>)},
+      {"softplus", maker(softplus)},
+      {"square", maker(squared)},
+      {"scale", maker(scaled)},
+      {"quick_gelu", maker(quick_gelu)},
+      {"maximum", maker(larger)},
+      {"cumulative_sum", maker(summed_up_to<1>)},
+      {"cumulative_columns", maker(summed_up_to<0>)},
+      {"group_norm", maker(group_normed)},
+      {"batch_norm", maker(batch_normed)},
+      {"batch_norm_evaluation", maker(batch_norm_evaluated)},
+      {"back_tanh", back(activated<ops::Activation::kTanh>)},
+      {"back_sigmoid", back(activated<ops::Activation::kSigmoid>)},
+      {"back_softplus", back(softplus)},
+      {"back_square", back(squared)},
+      {"back_quick_gelu", back(quick_gelu)},
+      {"back_maximum", back(larger)},
+      {"back_group_norm", back(group_normed)},
+      {"back_batch_norm", back(batch_normed)},
       {"back_bias_gelu", maker(bias_gelu_gradient)},
       {"back_exp", back(exponential)},
       {"back_swiglu", back(gated)},

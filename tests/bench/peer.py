@@ -186,6 +186,38 @@ back_rms_norm = gradients_of(lambda torch, f, x, y, b, c: f.rms_norm(x, (x.shape
 back_layer_norm = gradients_of(lambda torch, f, x, y, b, c: f.layer_norm(x, (x.shape[1],), b, c, 1e-5))
 back_softmax = gradients_of(lambda torch, f, x, *more: x.softmax(-1))
 back_log_softmax = gradients_of(lambda torch, f, x, *more: x.log_softmax(-1))
+tanh = memory_op(lambda torch, f, x, y: x.tanh())
+sigmoid = memory_op(lambda torch, f, x, y: x.sigmoid())
+softplus = memory_op(lambda torch, f, x, y: f.softplus(x))
+square = memory_op(lambda torch, f, x, y: x.square())
+scale = memory_op(lambda torch, f, x, y: x * 3)
+quick_gelu = memory_op(lambda torch, f, x, y: x * (1.702 * x).sigmoid())
+maximum = memory_op(lambda torch, f, x, y: torch.maximum(x, y))
+cumulative_sum = memory_op(lambda torch, f, x, y: x.cumsum(1))
+cumulative_columns = memory_op(lambda torch, f, x, y: x.cumsum(0))
+
+
+def images(x):
+    return x.view(-1, 64, x.shape[1])
+
+
+def batch_normed(f, x, b, c):
+    return f.batch_norm(images(x), None, None, b[:64], c[:64], training=True)
+
+
+group_norm = memory_op(lambda torch, f, x, y: f.group_norm(images(x), 32, y[0, :64], y[1, :64]))
+batch_norm = memory_op(lambda torch, f, x, y: batch_normed(f, x, y[0], y[1]))
+batch_norm_evaluation = memory_op(
+    lambda torch, f, x, y: f.batch_norm(images(x), y[2, :64], y[3, :64], y[0, :64], y[1, :64]))
+back_tanh = gradients_of(lambda torch, f, x, *more: x.tanh())
+back_sigmoid = gradients_of(lambda torch, f, x, *more: x.sigmoid())
+back_softplus = gradients_of(lambda torch, f, x, *more: f.softplus(x))
+back_square = gradients_of(lambda torch, f, x, *more: x.square())
+back_quick_gelu = gradients_of(lambda torch, f, x, *more: x * (1.702 * x).sigmoid())
+back_maximum = gradients_of(lambda torch, f, x, y, *more: torch.maximum(x, y))
+back_group_norm = gradients_of(
+    lambda torch, f, x, y, b, c: f.group_norm(images(x), 32, b[:64], c[:64]).view_as(x))
+back_batch_norm = gradients_of(lambda torch, f, x, y, b, c: batch_normed(f, x, b, c).view_as(x))
 sum_rows = memory_op(lambda torch, f, x, y: x.sum(1))
 sum_columns = memory_op(lambda torch, f, x, y: x.sum(0))
 argmax = memory_op(lambda torch, f, x, y: x.argmax(1))

@@ -135,10 +135,19 @@ def rows_of(what, threads, rows, width, peer, passes):
 MEMORY_PASSES = dict(copy=2, add=3, exp=2, log=2, swiglu=3, gelu_erf=2, gelu_tanh=2, rms_norm=2, layer_norm_forward=2,
                      softmax=2, log_softmax=2, dropout=2, sum_rows=1, sum_columns=1, argmax=1, rotary=2,
                      back_exp=3, back_swiglu=5, back_gelu_erf=3, back_gelu_tanh=3, back_bias_gelu=3,
-                     back_rms_norm=3, back_layer_norm=3, back_softmax=3, back_log_softmax=3)
+                     back_rms_norm=3, back_layer_norm=3, back_softmax=3, back_log_softmax=3,
+                     tanh=2, sigmoid=2, softplus=2, square=2, scale=2, quick_gelu=2, maximum=3,
+                     cumulative_sum=2, cumulative_columns=2,
+                     group_norm=2, batch_norm=3, batch_norm_evaluation=2,
+                     back_tanh=3, back_sigmoid=3, back_softplus=3, back_square=3, back_quick_gelu=3,
+                     back_maximum=5, back_group_norm=3, back_batch_norm=5)
 BF16_MEMORY = ("copy", "add", "swiglu", "gelu_erf", "gelu_tanh", "rms_norm", "layer_norm_forward", "softmax",
                "log_softmax", "dropout", "back_swiglu", "back_gelu_erf", "back_gelu_tanh", "back_bias_gelu",
-               "back_rms_norm", "back_layer_norm", "back_softmax", "back_log_softmax")
+               "back_rms_norm", "back_layer_norm", "back_softmax", "back_log_softmax",
+               "tanh", "sigmoid", "softplus", "square", "scale", "quick_gelu", "maximum",
+               "cumulative_sum", "cumulative_columns", "group_norm", "batch_norm", "batch_norm_evaluation",
+               "back_tanh", "back_sigmoid", "back_softplus", "back_square", "back_quick_gelu", "back_maximum",
+               "back_group_norm", "back_batch_norm")
 ROWWISE = ("copy", "rms_norm", "layer_norm_forward", "softmax", "log_softmax", "back_rms_norm", "back_layer_norm",
            "back_softmax", "back_log_softmax")
 
