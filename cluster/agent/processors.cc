@@ -2,12 +2,12 @@
 
 #include <fcntl.h>
 #include <sched.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -29,6 +29,14 @@ int number_in(const std::string& path) {
   std::ifstream file(path);
   int number = 0;
   return file >> number ? number : 0;
+}
+
+// A lock of this open file, not of the process.
+struct flock whole_file(int16_t type) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  return lock;
 }
 
 }  // namespace
@@ -72,7 +80,8 @@ Result<AgentsOfMachine> AgentsOfMachine::join(const std::string& folder) {
   const std::string path = folder + "/agents.lock";
   AgentsOfMachine agents;
   agents.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (agents.fd_ < 0 || ::flock(agents.fd_, LOCK_SH) != 0) {
+  struct flock lock = whole_file(F_RDLCK);
+  if (agents.fd_ < 0 || ::fcntl(agents.fd_, F_OFD_SETLK, &lock) != 0) {
     return fail(Code::kUnavailable, "cannot lock " + path + ": " + std::strerror(errno));
   }
   return agents;
@@ -80,9 +89,8 @@ Result<AgentsOfMachine> AgentsOfMachine::join(const std::string& folder) {
 
 bool AgentsOfMachine::alone() const {
   if (fd_ < 0) return false;
-  // A lock that is to become another kind is given up first, also where that then fails.
-  const bool only = ::flock(fd_, LOCK_EX | LOCK_NB) == 0;
-  return ::flock(fd_, LOCK_SH) == 0 && only;
+  struct flock other = whole_file(F_WRLCK);  // what would stand in its way
+  return ::fcntl(fd_, F_OFD_GETLK, &other) == 0 && other.l_type == F_UNLCK;
 }
 
 }  // namespace weft

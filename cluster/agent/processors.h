@@ -23,12 +23,12 @@ std::vector<Processor> own_processors();
 std::vector<int> processors_of_slot(const std::vector<Processor>& all, int slots, int slot,
                                     int threads);
 
-// Tells an agent whether it is the only one of its machine: each holds a shared lock of one file,
-// until its process ends. Ownership: copies are of the same lock.
+// Tells an agent whether it is the only one of its user on the machine: each holds a shared lock of
+// one file, until its process ends. Ownership: copies are of the same lock.
 class AgentsOfMachine {
  public:
   AgentsOfMachine() = default;  // of nobody: never alone
-  // `folder` is the same for all of them. Error: the file cannot be made.
+  // `folder` is the same for all of them. Error: the file cannot be made or locked.
   static Result<AgentsOfMachine> join(const std::string& folder);
   bool alone() const;
 
