@@ -277,6 +277,14 @@ TEST_F(OpsEdges, BatchNormEvaluationTakesStatisticsInSingle) {
   EXPECT_EQ(single(y).to_vector<float>(), single(halves(wide)).to_vector<float>());
 }
 
+// MMX registers are those of long double, which is NaN while they are in use.
+TEST_F(OpsEdges, RunningSumsLeaveLongDoubleAlone) {
+  const Tensor x = testing::random_tensor<double>(cx_, {3, 37}, 1);
+  for (const bool reverse : {false, true}) cumulative_sum(cx_, x, -1, reverse);
+  const volatile long double one = 1;
+  EXPECT_EQ(one + one, 2.0L);
+}
+
 // Halves of the batch, as two ranks hold them, sum to the bits of the whole.
 TEST_F(OpsEdges, BlocksOfSeveralDimsMergeToTheWhole) {
   const Tensor x = testing::random_tensor<float>(cx_, {8, 5, 3}, 1);
