@@ -61,10 +61,11 @@ constexpr double kLeastScore = -0x1p14;
 //   s, or soft_cap * tanh(s / soft_cap) where soft_cap > 0 (Gemma Team 2024),
 //   - alibi_slopes[n] * |key_position - query_position| (Press et al. 2022), where there are
 //   slopes,
-//   + bias[b, n, i, j], where there is one, together at least kLeastScore; but -infinity hides,
 //   + distance_bias[n, R + clamp(key_position - query_position, -R, R)], where there is one: the
 //   relative position bias of Raffel et al. 2020, its buckets laid out by distance. Of several
-//   groups of rows, each as many one behind the other, each has a table.
+//   groups of rows, each as many one behind the other, each has a table,
+//   + bias[b, n, i, j], where there is one, all together then at least kLeastScore (a row all of
+//   whose scores are below it is even); but -infinity hides.
 // A sink adds exp(sinks[n]) to the sum below the fraction line of its head (Xiao et al. 2024), so
 // that weights may sum to less than 1.
 struct Parameters {

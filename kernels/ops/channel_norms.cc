@@ -437,9 +437,13 @@ Tensor batch_norm_evaluation(Context& cx, const Tensor& x, const Tensor& gamma, 
   Shape column{x.dim(1)};
   for (int dim = 2; dim < x.shape().dims(); ++dim) column.push_back(1);
   const Tensor small = Tensor::full(cx.allocator, Shape{}, epsilon, running.variance.dtype());
-  const Tensor factor = multiply(cx, gamma, rsqrt(cx, add(cx, running.variance, small)));
-  const Tensor centered = subtract(cx, x, reshape(cx, running.mean, column));
-  return add(cx, multiply(cx, centered, reshape(cx, factor, column)), reshape(cx, beta, column));
+  const auto of_channels = [&](const Tensor& values) {
+    return reshape(cx, cast(cx, values, x.dtype()), column);
+  };
+  const Tensor factor = multiply(cx, cast(cx, gamma, running.variance.dtype()),
+                                 rsqrt(cx, add(cx, running.variance, small)));
+  const Tensor centered = subtract(cx, x, of_channels(running.mean));
+  return add(cx, multiply(cx, centered, of_channels(factor)), of_channels(beta));
 }
 
 }  // namespace weft::ops

@@ -1,6 +1,7 @@
 #include "kernels/ops/segments.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "kernels/cpu/vectors.h"

@@ -59,7 +59,9 @@ nvidia-smi >"$results/device.txt" 2>&1 || true
 part self-test 120 "$gpu" self-test
 part ops 400 "$here/ops.sh" "$gpu" "$results/ops" "$jobs"
 part golden-fp32 120 "$gpu" golden --device cuda "$here"/golden/*
-part golden-bf16 120 "$gpu" golden --device cuda --precision bf16 "$here"/golden/*
+with_bars=$(dirname "$here"/golden/*/bf16.json)
+# shellcheck disable=SC2086
+part golden-bf16 120 "$gpu" golden --device cuda --precision bf16 $with_bars
 part golden-shared 120 "$gpu" golden --device cuda --mesh tensor=2 "$here"/golden/gpt2-causal
 part topology 120 "$gpu" topology
 part nccl-alone 120 "$gpu" collectives --ranks 1
