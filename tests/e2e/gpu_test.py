@@ -5,10 +5,12 @@ is the product: nodes offer GPUs, jobs ask for them, ranks find theirs, talk ove
 files) or, where they share one, over MPI by way of pinned memory, train, checkpoint and go on. A
 second node of the same cluster computes on the CPU."""
 import json
+import math
 import os
 import shutil
 import signal
 import unittest
+import wave
 from pathlib import Path
 
 from cluster import BIN, Cluster, free_port, kill, losses
@@ -30,6 +32,29 @@ parallel: {AXIS: RANKS}
 resources: {slots: RANKS, nodes: 1, device: DEVICE}
 max_restarts: RESTARTS
 """.replace("MODEL", MODEL)
+# Of an encoder and a decoder, which are evaluated on the way.
+WRITES = """
+name: writes
+kind: pretrain
+model: {MODEL}
+tokenizer: {type: byte}
+tasks: [{TASK}]
+training: {steps: 4, batch_size: 4, SETTINGS seed: 3, dropout: 0.1, evaluate_every: 4,
+           optimizer: {type: adamw, learning_rate: 3.0e-3}, schedule: {type: constant}}
+checkpoint: {every_steps: 2}
+parallel: {tensor: RANKS}
+resources: {slots: RANKS, nodes: 1, device: DEVICE}
+"""
+TEXTS = WRITES.replace("MODEL", """family: t5, config: {num_layers: 1, num_heads: 2, d_model: 16, d_kv: 8, d_ff: 24,
+  vocab_size: 257, feed_forward_proj: gated-gelu, tie_word_embeddings: false}""").replace(
+    "TASK", "type: seq2seq, data: {train: rows.jsonl, validation: rows.jsonl, format: jsonl}").replace(
+    "SETTINGS", "sequence_length: 16, target_length: 8,")
+RECORDINGS = WRITES.replace("MODEL", """family: whisper, config: {encoder_layers: 1, decoder_layers: 1,
+  encoder_attention_heads: 2, decoder_attention_heads: 2, d_model: 16, encoder_ffn_dim: 24, decoder_ffn_dim: 24,
+  num_mel_bins: 5, max_source_positions: 50, max_target_positions: 8, vocab_size: 257,
+  decoder_start_token_id: 256, pad_token_id: 256, bos_token_id: 256, eos_token_id: 256}""").replace(
+    "TASK", "type: speech_recognition, data: {train: tones/, validation: tones/, format: audio}").replace(
+    "SETTINGS", "")
 # What another order of sums does to a loss in so few steps: four times the most that was measured,
 # 5.1e-7 and 2.9e-4.
 TOLERANCE = {"fp32": 2e-6, "bf16": 1.2e-3}
@@ -49,7 +74,21 @@ class Machine(Cluster):
         texts = self.folder / "texts"
         texts.mkdir()
         (texts / "a.txt").write_text("a text that is told again\n" * 40)
+        (self.folder / "rows.jsonl").write_text("".join(
+            json.dumps({"text": "read " * (1 + i % 3), "target": f"row {i}"}) + "\n" for i in range(12)))
+        self.record_tones(self.folder / "tones")
         self.joined = []
+
+    def record_tones(self, folder):
+        folder.mkdir()
+        for i in range(8):
+            with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+                file.setparams((1, 2, 16000, 0, "NONE", ""))
+                file.writeframes(b"".join(
+                    round(9000 * math.sin((i + 2) * at / 20)).to_bytes(2, "little", signed=True)
+                    for at in range(2000 * (1 + i % 3))))
+        (folder / "metadata.jsonl").write_text("".join(
+            json.dumps({"file_name": f"{i}.wav", "transcription": f"tone {i}"}) + "\n" for i in range(8)))
 
     def place_programs(self, folder):
         folder.mkdir()
@@ -198,6 +237,25 @@ class GpuTest(unittest.TestCase):
             done, curve = self.succeed(self.submit(ranks=2, axis=axis, text=text, steps=4))
             self.assertEqual({rank["node"] for rank in done["ranks"]}, {"node-1"})
             self.assertEqual(curve, one, axis)
+
+    def test_encoder_decoders_train_and_come_back(self):
+        for text in (TEXTS, RECORDINGS):
+            curves, ends = {}, {}
+            for device, node in (("gpu", "node-1"), ("cpu", "host")):
+                done, curves[device] = self.succeed(self.submit(device, ranks=2, text=text))
+                self.assertEqual({rank["node"] for rank in done["ranks"]}, {node})
+                ends[device] = [record["values"]["validation_loss"] for record in self.machine.metrics(done["id"])
+                                if "validation_loss" in record["values"]][-1]
+                if device == "gpu":
+                    checkpoint = done["checkpoint"]
+            self.assertEqual(sorted(curves["gpu"]), [1, 2, 3, 4])
+            for step, loss in curves["gpu"].items():
+                self.assertLess(abs(loss - curves["cpu"][step]), TOLERANCE["fp32"], f"step {step}")
+            self.assertLess(abs(ends["gpu"] - ends["cpu"]), TOLERANCE["fp32"])
+            # The CPU finds of the checkpoint what the GPUs did.
+            data = "rows.jsonl" if text is TEXTS else "tones"
+            said = json.loads(self.machine.weft("evaluate", checkpoint, self.machine.folder / data, "--json").stdout)
+            self.assertLess(abs(said["loss"] - ends["gpu"]), 10 * TOLERANCE["fp32"], said)
 
     def test_a_killed_rank_goes_on_from_the_checkpoint(self):
         job = self.submit(ranks=2, restarts=3)
