@@ -48,6 +48,27 @@ cpu::PastCaches past_caches(const Extents& at) {
   return cpu::PastCaches(row * static_cast<size_t>(at.rows()), row);
 }
 
+// Calls of_group(group, past) for each group of a sample, of so many rows: those whose result is
+// written past the caches.
+template <typename S, typename F>
+void for_groups(Context& cx, const Extents& at, int64_t rows, const F& of_group) {
+  cx.pool.parallel_for(at.rows() / rows, at.grain(rows), [&](int64_t begin, int64_t end) {
+    const cpu::PastCaches past = past_caches<S>(at);
+    for (int64_t group = begin; group < end; ++group) of_group(group, past);
+  });
+}
+
+// y := (x - mean) rstd gamma + beta, each of the channels.
+template <typename S>
+void normalize_channels(Context& cx, const Extents& at, const Tensor& x, const Wide<S>* mean,
+                        const Wide<S>* rstd, const Tensor& gamma, const Tensor& beta, Tensor& y) {
+  for_groups<S>(cx, at, 1, [&](int64_t row, bool past) {
+    const int64_t c = row % at.channels, from = row * at.elements;
+    cpu::vectors<S>().affine(x.data<S>() + from, mean[c], rstd[c] * gamma.data<Wide<S>>()[c],
+                             beta.data<Wide<S>>()[c], {y.data<S>() + from, past}, at.elements);
+  });
+}
+
 // The two halves of sums [2, N, C] summed over N: dbeta and dgamma.
 void sum_over_samples(Context& cx, const Tensor& sums, const Extents& at, const Tensor& dgamma,
                       const Tensor& dbeta) {
@@ -104,13 +125,7 @@ class GroupNormBackward final : public Kernel {
                                           {outputs[0].data<S>() + from, past}, at.elements);
         }
       };
-      cx.pool.parallel_for(at.samples * groups_, at.grain(together),
-                           [&](int64_t begin, int64_t end) {
-                             const cpu::PastCaches past = past_caches<S>(at);
-                             for (int64_t group = begin; group < end; ++group) {
-                               of_group(group, past);
-                             }
-                           });
+      for_groups<S>(cx, at, together, of_group);
     });
     sum_over_samples(cx, sums, at, outputs[1], outputs[2]);
   }
@@ -164,13 +179,7 @@ class GroupNorm final : public Op {
                                    at.elements);
         }
       };
-      cx.pool.parallel_for(at.samples * groups_, at.grain(together),
-                           [&](int64_t begin, int64_t end) {
-                             const cpu::PastCaches past = past_caches<S>(at);
-                             for (int64_t group = begin; group < end; ++group) {
-                               of_group(group, past);
-                             }
-                           });
+      for_groups<S>(cx, at, together, of_group);
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
@@ -280,15 +289,7 @@ class BatchNorm final : public Op {
       for (int64_t c = 0; c < at.channels; ++c) {
         rstd[c] = T{1} / std::sqrt(variance[c] + static_cast<T>(epsilon_));
       }
-      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
-        const cpu::PastCaches past = past_caches<S>(at);
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t c = row % at.channels, from = row * at.elements;
-          cpu::vectors<S>().affine(x.data<S>() + from, mean[c], rstd[c] * gamma.data<T>()[c],
-                                   beta.data<T>()[c], {outputs[0].data<S>() + from, past},
-                                   at.elements);
-        }
-      });
+      normalize_channels<S>(cx, at, x, mean, rstd, gamma, beta, outputs[0]);
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
@@ -367,16 +368,7 @@ class BatchNormEvaluation final : public Op {
     dispatch_rows(x.dtype(), [&]<typename S>() {
       using T = Wide<S>;
       const std::vector<T> rstd = reciprocal_roots<T>(variance, epsilon_);
-      cx.pool.parallel_for(at.rows(), at.grain(1), [&](int64_t begin, int64_t end) {
-        const cpu::PastCaches past = past_caches<S>(at);
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t c = row % at.channels, from = row * at.elements;
-          cpu::vectors<S>().affine(x.data<S>() + from, mean.data<T>()[c],
-                                   rstd[static_cast<size_t>(c)] * gamma.data<T>()[c],
-                                   beta.data<T>()[c], {outputs[0].data<S>() + from, past},
-                                   at.elements);
-        }
-      });
+      normalize_channels<S>(cx, at, x, mean.data<T>(), rstd.data(), gamma, beta, outputs[0]);
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {

@@ -2,9 +2,7 @@
 // bits of the same steps without, and follow the CPU's; on two ranks, too.
 #include "tests/testing/cuda_on_cpu/machine.h"
 #include "tests/testing/nccl_rank.h"
-#include "tests/worker/trainer/trainer_fixture.h"
-#include "worker/setup.h"
-#include "worker/step.h"
+#include "tests/worker/trainer/gpu_passes_fixture.h"
 
 namespace weft {
 namespace {
@@ -16,17 +14,11 @@ constexpr const char* kWords =
     "{name: lm, type: permutation_lm, mask_rate: 0.25, data: {train: obj-text, format: text}}";
 
 // Three micro-batches a step, of which the last is smaller.
-class GpuRelative : public Trainer {
+class GpuRelative : public GpuPasses {
  protected:
   static constexpr int kSteps = 5;
-  struct Outcome {
-    std::vector<double> losses, norms;
-    std::vector<std::vector<float>> weights;
-    RecordedPasses::Counts counts;
-  };
-
   void SetUp() override {
-    Trainer::SetUp();
+    GpuPasses::SetUp();
     write_typed_tokenizer(WEFT_SOURCE_DIR);
   }
 
@@ -45,32 +37,7 @@ training:
                             setting + R"(
    optimizer: {type: adamw, learning_rate: 3.0e-3}}
 )";
-    Outcome outcome;
-    on_ranks(
-        record(job, mesh),
-        [&](Rank& rank, const auto& spec, Training& training) {
-          if (!recorded) training.passes.reset();
-          Outcome mine;
-          for (int step = 0; step < kSteps; ++step) {
-            const StepResult result = run_step(rank, spec, training, training.tasks[0], 3e-3);
-            training.state.set_step(step + 1);
-            mine.losses.push_back(result.loss);
-            mine.norms.push_back(result.gradient_norm);
-          }
-          for (const AdamW::State& state : training.optimizer->states()) {
-            mine.weights.push_back(state.master.to_vector());
-          }
-          if (training.passes) mine.counts = training.passes->counts();
-          if (rank.mesh.index(Axis::kWorld) == 0) outcome = std::move(mine);
-        },
-        place);
-    return outcome;
-  }
-
-  static void expect_same(const Outcome& a, const Outcome& b) {
-    EXPECT_EQ(a.losses, b.losses);
-    EXPECT_EQ(a.norms, b.norms);
-    EXPECT_EQ(a.weights, b.weights);
+    return train(record(job, mesh), kSteps, recorded, place);
   }
 };
 

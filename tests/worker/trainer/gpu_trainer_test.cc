@@ -10,9 +10,7 @@
 #include "kernels/cuda/device.h"
 #include "tests/testing/cuda_on_cpu/machine.h"
 #include "tests/testing/nccl_rank.h"
-#include "tests/worker/trainer/trainer_fixture.h"
-#include "worker/setup.h"
-#include "worker/step.h"
+#include "tests/worker/trainer/gpu_passes_fixture.h"
 
 namespace weft {
 namespace {
@@ -69,12 +67,6 @@ training:
    optimizer: {type: adamw, learning_rate: 3.0e-3}}
 )";
 
-struct Outcome {
-  std::vector<double> losses, norms;
-  std::vector<std::vector<float>> weights;
-  RecordedPasses::Counts counts;
-};
-
 // A task whose first label is of no class.
 class WrongLabel final : public Task {
  public:
@@ -107,7 +99,7 @@ class WrongLabel final : public Task {
   const std::unique_ptr<Task> task_;
 };
 
-class GpuTrainer : public Trainer {
+class GpuTrainer : public GpuPasses {
  protected:
   static std::string job(const std::string& setting, std::string text = kJob) {
     return text.replace(text.find("SETTING"), 7, setting);
@@ -116,7 +108,6 @@ class GpuTrainer : public Trainer {
   Outcome run(const std::string& setting, int steps, bool recorded, const PlaceRank& place,
               MeshDegrees mesh = {},
               const std::function<void(Training&, Rank&, int)>& between = {}) {
-    Outcome outcome;
     proto::LaunchRecord launch = record(job(setting, text_), mesh);
     if (adapts_) {
       launch.mutable_spec()->mutable_parallel()->set_zero(mesh.data > 1 ? 1 : 0);
@@ -128,27 +119,7 @@ class GpuTrainer : public Trainer {
       adapter.add_targets("all-linear");
       adapter.set_dora(dora_);
     }
-    on_ranks(
-        launch,
-        [&](Rank& rank, const auto& spec, Training& training) {
-          if (!recorded) training.passes.reset();
-          Outcome mine;
-          for (int step = 0; step < steps; ++step) {
-            if (between) between(training, rank, step);
-            TrainingTask& task = training.tasks[static_cast<size_t>(step) % training.tasks.size()];
-            const StepResult result = run_step(rank, spec, training, task, 3e-3);
-            training.state.set_step(step + 1);
-            mine.losses.push_back(result.loss);
-            mine.norms.push_back(result.gradient_norm);
-          }
-          for (const AdamW::State& state : training.optimizer->states()) {
-            mine.weights.push_back(state.master.to_vector());
-          }
-          if (training.passes) mine.counts = training.passes->counts();
-          if (rank.mesh.index(Axis::kWorld) == 0) outcome = std::move(mine);
-        },
-        place);
-    return outcome;
+    return train(launch, steps, recorded, place, between);
   }
   // Every third target is shorter than the others, which are cut.
   void add_targets() {
@@ -165,11 +136,6 @@ class GpuTrainer : public Trainer {
   std::string text_ = kJob;
   bool adapts_ = false;  // all linear maps, whose trunk is frozen as it was drawn
   bool dora_ = false;
-  static void expect_same(const Outcome& a, const Outcome& b) {
-    EXPECT_EQ(a.losses, b.losses);
-    EXPECT_EQ(a.norms, b.norms);
-    EXPECT_EQ(a.weights, b.weights);
-  }
 };
 
 TEST_F(GpuTrainer, RecordedPassesGiveTheSameBits) {
