@@ -5,15 +5,18 @@ cuBLAS, cuDNN and NCCL are taken from LD_LIBRARY_PATH or from its packages. Wher
 to be a user `weft`, who may read both. A line a step; logs in RESULTS."""
 import argparse
 import json
+import math
 import os
 import re
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import wave
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -49,6 +52,17 @@ SIZE = dict(LAYERS=4, HIDDEN=256, HEADS=4, TOKENS=256, ROWS=8, STEPS=40)
 SMALL = dict(LAYERS=1, HIDDEN=32, HEADS=2, TOKENS=16, ROWS=4, STEPS=12)  # for GPUs made of fibers
 LLAMA = ("{family: llama, config: {num_hidden_layers: LAYERS, num_attention_heads: HEADS, num_key_value_heads: 2, "
          "hidden_size: HIDDEN, intermediate_size: 300, max_position_embeddings: TOKENS, vocab_size: 257}}")
+# Encoder-decoders, of texts and of recordings.
+T5 = ("{family: t5, config: {num_layers: LAYERS, num_heads: HEADS, d_model: HIDDEN, d_kv: 32, d_ff: 300, "
+      "feed_forward_proj: gated-gelu, tie_word_embeddings: false, vocab_size: 257}}")
+TARGETS = """tasks:
+  - {type: seq2seq, data: {train: rows.jsonl, validation: held.jsonl, format: jsonl, target: written}}"""
+WHISPER = ("{family: whisper, config: {encoder_layers: LAYERS, decoder_layers: LAYERS, encoder_attention_heads: HEADS, "
+           "decoder_attention_heads: HEADS, d_model: HIDDEN, encoder_ffn_dim: 300, decoder_ffn_dim: 300, "
+           "num_mel_bins: 20, max_source_positions: TOKENS, max_target_positions: 48, vocab_size: 257, "
+           "decoder_start_token_id: 256, pad_token_id: 256, bos_token_id: 256, eos_token_id: 256}}")
+RECORDINGS = """tasks:
+  - {type: speech_recognition, data: {train: tones/, validation: tones/, format: audio}}"""
 GPT2_124M = ("{family: gpt2, config: {n_layer: 12, n_head: 12, n_embd: 768, n_positions: 1024, "
              "vocab_size: 50257}}")
 # How far losses may be apart, over all steps: another order of sums, and another precision. That is
@@ -120,7 +134,23 @@ class Machine(Cluster):
         rows = [row.strip()[:self.size["TOKENS"]] for row in text[:200_000].splitlines() if len(row.strip()) > 10]
         for name, part in (("rows", rows[:400]), ("held", rows[400:500])):
             (self.files / f"{name}.jsonl").write_text("".join(
-                json.dumps({"text": row, "label": int("def " in row or "class " in row)}) + "\n" for row in part))
+                json.dumps({"text": row, "label": int("def " in row or "class " in row),
+                            "written": " ".join(reversed(row.split()))}) + "\n" for row in part))
+
+    def record_tones(self):
+        """Recordings of one to three tones each, 16 kHz, and what they are."""
+        tones, lines = self.files / "tones", []
+        tones.mkdir()
+        for i in range(24):
+            hertz = [200 + 50 * ((7 * i + 5 * j) % 24) for j in range(1 + i % 3)]
+            levels = [round(9000 * math.sin(2 * math.pi * each * at / 16000)) for each in hertz for at in range(4000)]
+            with wave.open(str(tones / f"{i}.wav"), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(16000)
+                file.writeframes(struct.pack(f"<{len(levels)}h", *levels))
+            lines.append(json.dumps({"file_name": f"{i}.wav", "transcription": " ".join(map(str, hertz))}) + "\n")
+        (tones / "metadata.jsonl").write_text("".join(lines))
 
     def text(self, name, **more):
         text = JOB
@@ -353,6 +383,13 @@ def run_all(machine, run):
     both = [run(f"two tasks{name}", machine.curve(f"two tasks{name}", KIND="multi_task", TASKS=TWO_TASKS, DEVICE=device),
                 on_cpu) for name, device in (("", "gpu"), (" cpu", "cpu"))]
     run("two tasks = cpu", machine.apart("two tasks", "two tasks cpu", 1e-3), *both)
+    for name, more in (("t5", dict(MODEL=T5, TASKS=TARGETS)),
+                       ("whisper", dict(MODEL=WHISPER, TASKS=RECORDINGS, TOKENS=50))):  # of a second
+        pair = [run(f"{name}{on}", machine.curve(f"{name}{on}", DEVICE=device, export=True, **more), *both)
+                for on, device in (("", "gpu"), (" cpu", "cpu"))]
+        run(f"{name} = cpu", machine.apart(name, f"{name} cpu", SUMS), *pair)
+        cut = run(f"{name} tensor=2", machine.curve(f"{name} tensor=2", AXIS="tensor", RANKS=2, **more), *pair)
+        run(f"{name} tensor=2 = one", machine.apart(f"{name} tensor=2", name, SUMS), cut)
     run("noise of bf16", machine.noise, *both)
 
 
@@ -371,6 +408,7 @@ def main():
     machine = Machine(options, options.results)
     machine.long, machine.running = (40 if options.small else 1500), None
     machine.gather_texts(200_000 if options.small else 8_000_000)
+    machine.record_tones()
     run = steps.run
     try:
         run("cluster", machine.start_all).join()
