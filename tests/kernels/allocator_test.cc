@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -59,19 +60,35 @@ TEST(Allocator, TakesWhatLacksBehindWhatThereIs) {
   EXPECT_EQ(reserved(), 10);
   void* small = allocator->allocate(100);  // ends what is in one piece
   EXPECT_EQ(reserved(), 12);
-  void* third = allocator->allocate(40 * kMiB);
-  EXPECT_EQ(reserved(), 52);
-  allocator->release(third, 40 * kMiB);
-  void* larger = allocator->allocate(41 * kMiB);  // 1 MiB more, of units of 2
-  EXPECT_EQ(reserved(), 54);
-  std::memset(larger, 1, 41 * kMiB);
-  allocator->release(larger, 41 * kMiB);
+  void* third = allocator->allocate(20 * kMiB);
+  EXPECT_EQ(reserved(), 32);
+  allocator->release(third, 20 * kMiB);
+  void* larger = allocator->allocate(21 * kMiB);  // 1 MiB more, of units of 2
+  EXPECT_EQ(reserved(), 34);
+  std::memset(larger, 1, 21 * kMiB);
+  allocator->release(larger, 21 * kMiB);
   allocator->release(small, 100);
   allocator->release(second, 5 * kMiB);
   allocator->release(first, 5 * kMiB);
   EXPECT_EQ(allocator->allocate(10 * kMiB), first);
-  EXPECT_EQ(reserved(), 54);
+  EXPECT_EQ(reserved(), 34);
   allocator->release(first, 10 * kMiB);
+}
+
+// What a loop reads and writes of neighbours is not at the same place of their pages.
+TEST(Allocator, NeighboursBeyondTheCachesBeginElsewhereInAPage) {
+  const auto allocator = make_caching_allocator();
+  std::set<uintptr_t> places;
+  std::vector<void*> blocks;
+  for (int i = 0; i < 3; ++i) {
+    blocks.push_back(allocator->allocate(32 * kMiB));
+    const auto at = reinterpret_cast<uintptr_t>(blocks.back());
+    EXPECT_EQ(at % 64, 0U);
+    places.insert(at % 4096);
+  }
+  EXPECT_EQ(places.size(), 3U);
+  EXPECT_EQ(allocator->stats().live_bytes, static_cast<int64_t>(96 * kMiB));
+  for (void* block : blocks) allocator->release(block, 32 * kMiB);
 }
 
 TEST(Allocator, TakesTheBestFit) {

@@ -31,7 +31,7 @@ TEST(Seq2SeqRules, WhatIsLeftOutFollows) {
   EXPECT_EQ(spec.tasks(0).data().text(), "text");
   EXPECT_EQ(spec.tasks(0).data().target(), "target");
   EXPECT_EQ(spec.training().target_length(), spec.training().sequence_length());
-  EXPECT_EQ(spec.resources().device(), proto::COMPUTE_DEVICE_UNSPECIFIED) << "either";
+  EXPECT_EQ(spec.resources().device(), proto::COMPUTE_DEVICE_AUTO) << "either";
   EXPECT_TRUE(writes_targets(spec));
   EXPECT_TRUE(models_language(spec.tasks(0)));
   EXPECT_FALSE(classifies(spec.tasks(0)));

@@ -33,7 +33,7 @@ TEST(SpeechRules, WhatIsLeftOutFollowsFromTheModel) {
   EXPECT_EQ(spec.tasks(0).data().target(), "transcription");
   EXPECT_EQ(spec.training().sequence_length(), 20);
   EXPECT_EQ(spec.training().target_length(), 9);
-  EXPECT_EQ(spec.resources().device(), proto::COMPUTE_DEVICE_UNSPECIFIED) << "either";
+  EXPECT_EQ(spec.resources().device(), proto::COMPUTE_DEVICE_AUTO) << "either";
   EXPECT_TRUE(hears(spec));
   EXPECT_TRUE(writes_targets(spec));
   EXPECT_TRUE(models_language(spec.tasks(0)));
