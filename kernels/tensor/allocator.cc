@@ -22,9 +22,9 @@ constexpr size_t kSmallMax = size_t{64} << 10;    // requests up to this share s
 constexpr size_t kSegmentUnit = size_t{2} << 20;  // a huge page
 constexpr size_t kSegmentGrowthMax = size_t{64} << 20;
 constexpr size_t kOthersMin = size_t{32} << 20;
-// Blocks beyond the caches, of whole pages, are followed by so much more: what a loop reads and writes of
-// neighbours would else lie at the same place of pages, where the processor takes a load to wait
-// for a store before it, and at the same sets of caches.
+// Blocks beyond the caches, of whole pages, are followed by so much more: what a loop reads and
+// writes of neighbours would else lie at the same place of pages, where the processor takes a load
+// to wait for a store before it, and at the same sets of caches.
 constexpr size_t kApartMin = size_t{32} << 20, kPage = 4096, kApart = 1088;
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
