@@ -30,6 +30,18 @@ resources: {slots: 2, nodes: 2}
 """
 
 
+def processes_named(name):
+    """Processes of that name, whoever's they are."""
+    found = []
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text().strip() == name:
+                found.append(int(comm.parent.name))
+        except OSError:
+            pass
+    return found
+
+
 class FullDisk(unittest.TestCase):
     def setUp(self):
         self.assertEqual(os.geteuid(), 0, "a small tmpfs needs root")
@@ -233,15 +245,20 @@ class Surroundings(unittest.TestCase):
         if len(ours) < 2:
             self.skipTest("one processor")
         for _ in range(300):  # those of the test before may be ending
-            agents = subprocess.run(["pgrep", "-x", "weft-agent"], capture_output=True, text=True).stdout
+            agents = processes_named("weft-agent")
             if not agents:
                 break
             time.sleep(0.1)
-        self.assertEqual(agents, "", "another agent of this machine")
+        self.assertEqual(agents, [], "another agent of this machine")
+        # In a container that may use the whole machine others may, too (0xEFFFFFFC: there is none).
+        shared = os.stat("/proc/self/ns/pid").st_ino != 0xEFFFFFFC and len(ours) >= os.cpu_count()
         with Cluster(nodes=1, slots=2) as cluster:
             ranks = self.processors(cluster, nodes=1)
-            self.assertEqual([len(own) for own, _ in ranks], [1, 1])
-            self.assertEqual(len(ranks[0][0] | ranks[1][0]), 2)
+            if shared:
+                self.assertEqual([own for own, _ in ranks], [ours, ours])
+            else:
+                self.assertEqual([len(own) for own, _ in ranks], [1, 1])
+                self.assertEqual(len(ranks[0][0] | ranks[1][0]), 2)
             for _, threads in ranks:  # what sends and receives is wherever there is room
                 self.assertEqual(threads["agent reader"], ours)
                 self.assertEqual(threads["communication"], ours)
