@@ -31,6 +31,8 @@ namespace weft::attention {
 //   window_right]; causal: nothing later than query_position, whatever window_right says.
 // Absent handles: all valid, positions 0, 1, 2, ..., one document, no mask. -1: no bound. int64
 // tensors, less than 2^30 apart within a row; but key_valid and mask uint8.
+// What key_valid hides counts for nothing on a CPU, NaN and infinities too; on a GPU keys and
+// values there have to be finite, as weights of 0 multiply them.
 struct Visibility {
   bool causal = false;
   int64_t window_left = -1, window_right = -1;
